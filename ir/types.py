@@ -1,0 +1,164 @@
+"""Types of both levels: element types, tensors, vectors, buffers, and the layout encoding.
+
+All are frozen and compared by value. Nothing here knows numpy; `ir.arrays` maps between the two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from tfc.ir.dims import DimLike, product
+
+
+@dataclass(frozen=True, slots=True)
+class DType:
+    """An element type. `kind` is f (float), i (signed), u (unsigned), b (bool) or c (complex)."""
+
+    name: str
+    kind: str
+    bits: int
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def bytes(self) -> int:
+        return max(self.bits // 8, 1)
+
+    @property
+    def is_float(self) -> bool:
+        return self.kind == "f"
+
+    @property
+    def is_int(self) -> bool:
+        return self.kind in "iu"
+
+
+F64 = DType("f64", "f", 64)
+F32 = DType("f32", "f", 32)
+F16 = DType("f16", "f", 16)
+BF16 = DType("bf16", "f", 16)
+I64 = DType("i64", "i", 64)
+I32 = DType("i32", "i", 32)
+I16 = DType("i16", "i", 16)
+I8 = DType("i8", "i", 8)
+U64 = DType("u64", "u", 64)
+U32 = DType("u32", "u", 32)
+U16 = DType("u16", "u", 16)
+U8 = DType("u8", "u", 8)
+BOOL = DType("bool", "b", 8)
+C64 = DType("c64", "c", 64)
+C128 = DType("c128", "c", 128)
+
+DTYPES = {
+    dtype.name: dtype
+    for dtype in (F64, F32, F16, BF16, I64, I32, I16, I8, U64, U32, U16, U8, BOOL, C64, C128)
+}
+FLOATS = (F64, F32, F16, BF16)
+INTS = (I64, I32, I16, I8, U64, U32, U16, U8)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How a tensor lies in memory, beside its logical type.
+
+    perm: logical axes in storage order, outermost first. border: for each logical axis the
+    elements (before, after) kept around the value in storage; border elements are zero.
+    """
+
+    perm: tuple[int, ...]
+    border: tuple[tuple[int, int], ...] = ()
+
+    def __str__(self) -> str:
+        text = f"perm=[{', '.join(map(str, self.perm))}]"
+        if any(pair != (0, 0) for pair in self.border):
+            text += f", border=[{', '.join(f'[{a}, {b}]' for a, b in self.border)}]"
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class TensorType:
+    """A graph-level value: element type and logical shape (ints or symbolic dims)."""
+
+    dtype: DType
+    shape: tuple[DimLike, ...]
+
+    def __str__(self) -> str:
+        return f"{self.dtype}{shape_text(self.shape)}"
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> DimLike:
+        return product(self.shape)
+
+    @property
+    def is_static(self) -> bool:
+        return all(isinstance(dim, int) for dim in self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class ScalarType:
+    """A loop-level scalar; indices are i64."""
+
+    dtype: DType
+
+    def __str__(self) -> str:
+        return str(self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class VectorType:
+    """A loop-level vector of `lanes` elements, held in registers."""
+
+    dtype: DType
+    lanes: int
+
+    def __str__(self) -> str:
+        return f"vec<{self.lanes}x{self.dtype}>"
+
+
+@dataclass(frozen=True, slots=True)
+class BufferType:
+    """A loop-level memory region: extents and element strides per axis, and a memory space."""
+
+    dtype: DType
+    shape: tuple[DimLike, ...]
+    strides: tuple[DimLike, ...]
+    space: str = "global"
+
+    def __str__(self) -> str:
+        text = f"buf<{self.dtype}{shape_text(self.shape)}"
+        if self.strides != row_major(self.shape):
+            text += f", strides=[{', '.join(map(str, self.strides))}]"
+        if self.space != "global":
+            text += f", {self.space}"
+        return text + ">"
+
+
+Type: TypeAlias = TensorType | ScalarType | VectorType | BufferType
+INDEX = ScalarType(I64)
+PREDICATE = ScalarType(BOOL)
+
+
+def shape_text(shape: tuple[DimLike, ...]) -> str:
+    """Return `[2, N + 1]`: how a shape stands behind its element type in text."""
+    return f"[{', '.join(map(str, shape))}]"
+
+
+def row_major(shape: tuple[DimLike, ...]) -> tuple[DimLike, ...]:
+    """Return the element strides of a dense row-major array of `shape`."""
+    strides: list[DimLike] = []
+    step: DimLike = 1
+    for dim in reversed(shape):
+        strides.append(step)
+        step = step * dim
+    return tuple(reversed(strides))
+
+
+def buffer(dtype: DType, *shape: DimLike, space: str = "global") -> BufferType:
+    """Return a dense row-major buffer type."""
+    return BufferType(dtype, shape, row_major(shape), space)

@@ -1,0 +1,1 @@
+"""tfc: a tensor graph compiler."""
