@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias, Union
 
 from tfc.ir.dims import Dim
-from tfc.ir.types import DType
+from tfc.ir.types import DType, Type
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Dense:
 
 
 AttrValue: TypeAlias = Union[
-    None, bool, int, float, str, DType, Dim, ConstRef, Dense, tuple["AttrValue", ...]
+    None, bool, int, float, str, DType, Type, Dim, ConstRef, Dense, tuple["AttrValue", ...]
 ]
 
 

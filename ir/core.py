@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from tfc.ir.attrs import ConstRef
 from tfc.ir.location import UNKNOWN, Location
-from tfc.ir.types import Encoding, Type
+from tfc.ir.types import BufferType, Encoding, Type
 
 
 class Definition(Protocol):
@@ -285,13 +286,26 @@ class Function:
         return self.block.terminator.operands
 
 
+@dataclass(frozen=True, slots=True)
+class DataEntry:
+    """A constant of a loop-level program: where its bytes are and how kernels read them."""
+
+    ref: ConstRef
+    type: BufferType
+
+
 @dataclass(eq=False, slots=True)
 class Module:
-    """Functions by name, and the store that holds the data behind constant references."""
+    """Functions by name, and the store that holds the data behind constant references.
+
+    level is `graph` or `loop`. data is the constant table of a loop-level program: the name in
+    a `constant` op to its entry. source names the file that the module came from.
+    """
 
     level: str
     functions: dict[str, Function] = field(default_factory=dict)
     constants: Any = None
+    data: dict[str, DataEntry] = field(default_factory=dict)
     source: str = ""
 
     @property

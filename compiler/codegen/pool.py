@@ -23,9 +23,9 @@ bytes in pairs, and some aarch64 cores have lines of 128."""
 
 _CALIBRATION_ROUNDS = 512
 
-# Offsets into the pool. The job (body, closure, n, floating point control) and the next index lie
-# beside the gate: a worker that passes the gate owns that line and finds the rest in it.
-_OFFSETS = {
+# The job (body, closure, n, floating point control) and the next index lie beside the gate: a worker
+# that passes the gate owns that line and finds the rest in it.
+POOL_OFFSETS = {
     "THREADS": 0,
     "PID": 4,
     "SPINS": 8,
@@ -44,6 +44,8 @@ _OFFSETS = {
     "NEXT": 4 * _LINE + 40,
     "SLOTS": 5 * _LINE,
 }
+"""Where the words of a pool lie; public for tests and debuggers only."""
+
 _SLOT_BYTES = 24  # pool, worker number, pthread_t
 
 
@@ -570,7 +572,7 @@ def pool_module(prefix: str, triple: str) -> str:
     machine = _machine(triple)
     template = Template(_DECLARATIONS + _WAITING + _WORK + _FORK + _PARALLEL_FOR + _LIFETIME)
     return template.substitute(
-        _OFFSETS,
+        POOL_OFFSETS,
         P=prefix,
         TRIPLE=triple,
         SLOT_BYTES=_SLOT_BYTES,

@@ -21,7 +21,7 @@ _WIDE = "<64 x i8>"
 _MOVE_ENTRY = """
 target triple = "$TRIPLE"
 
-define hidden ptr @memcpy(ptr noalias %to, ptr noalias %from, i64 %n) #0 {
+define hidden ptr @memcpy(ptr %to, ptr %from, i64 %n) #0 {
   %r = tail call ptr @memmove(ptr %to, ptr %from, i64 %n)
   ret ptr %r
 }

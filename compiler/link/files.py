@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +17,9 @@ def write_atomically(path: str | Path, writer: Callable[[BinaryIO], Result]) -> 
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
     try:
-        with open(temporary, "xb", buffering=_BUFFER) as out:
+        with temporary.open("xb", buffering=_BUFFER) as out:
             result = writer(out)
-        os.replace(temporary, target)
+        temporary.replace(target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

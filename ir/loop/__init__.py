@@ -1,0 +1,1 @@
+"""The loop level: functions over buffers, structured loops, scalar and vector values."""

@@ -1,0 +1,65 @@
+"""The constant store: data of large constants by content hash, in memory or mapped from files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tfc.ir.attrs import ConstRef
+from tfc.ir.errors import ModelError
+from tfc.ir.types import DType
+
+Array = npt.NDArray[Any]
+_CHUNK = 1 << 24
+
+
+def content_hash(array: Array, dtype: DType) -> str:
+    """Return the hash of dtype, shape and bytes: 32 hex digits of blake2b."""
+    digest = hashlib.blake2b(f"{dtype}{list(array.shape)}".encode(), digest_size=16)
+    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    for start in range(0, flat.size, _CHUNK):
+        digest.update(flat[start : start + _CHUNK])
+    return digest.hexdigest()
+
+
+class ConstantStore:
+    """Maps hashes to arrays. Shared by all modules of one compilation; entries never change."""
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self._arrays: dict[str, Array] = {}
+        self._directory = directory
+
+    def __contains__(self, ref: ConstRef) -> bool:
+        return ref.hash in self._arrays
+
+    def add(self, array: Array, dtype: DType) -> ConstRef:
+        """Store an array, which must not change afterwards, and return its reference."""
+        ref = ConstRef(content_hash(array, dtype))
+        if ref.hash not in self._arrays:
+            self._arrays[ref.hash] = array
+        return ref
+
+    def get(self, ref: ConstRef) -> Array:
+        """Return the data. Raises ModelError where neither store nor directory has it."""
+        if ref.hash in self._arrays:
+            return self._arrays[ref.hash]
+        if self._directory is not None:
+            path = self._directory / f"{ref.hash}.npy"
+            if path.exists():
+                array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+                self._arrays[ref.hash] = array
+                return array
+        raise ModelError(f"constant @{ref.hash} is not in the constant store")
+
+    def write(self, refs: Iterable[ConstRef], directory: Path) -> None:
+        """Write `directory/HASH.npy` for each reference that is not there yet."""
+        directory.mkdir(parents=True, exist_ok=True)
+        for ref in refs:
+            path = directory / f"{ref.hash}.npy"
+            if not path.exists():
+                np.save(path, self.get(ref), allow_pickle=False)

@@ -1,0 +1,398 @@
+"""The ops of the loop level: one `LoopOp` each, with the rule that gives its result types.
+
+Scalar ops (`ir.loop.scalar`) stand here too, applied to scalars or, lane by lane, to vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tfc.ir.attrs import AttrValue, Dense
+from tfc.ir.dims import DimLike
+from tfc.ir.loop.scalar import SCALARS, ScalarOp
+from tfc.ir.types import (
+    BOOL,
+    I64,
+    INDEX,
+    BufferType,
+    DType,
+    ScalarType,
+    Type,
+    VectorType,
+)
+
+
+class LoopTypeError(ValueError):
+    """Operand types or attributes that an op does not take; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoAttrs:
+    """No attributes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScalarAttrs:
+    """dtype: the result's element type (cast and bitcast only)."""
+
+    dtype: DType | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConstAttrs:
+    """value: the number, splat over all lanes. type: the result's element type and lanes."""
+
+    value: float | int | bool
+    dtype: DType
+    lanes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DimAttrs:
+    """expr: an integer expression over the function's symbols."""
+
+    expr: DimLike
+
+
+@dataclass(frozen=True, slots=True)
+class LanesAttrs:
+    """lanes: width of the result. dtype: its element type where operands do not give it."""
+
+    lanes: int
+    dtype: DType = I64
+
+
+@dataclass(frozen=True, slots=True)
+class AccessAttrs:
+    """A vector access: `lanes` elements along `axis` of the buffer. masked: last operand is a mask.
+
+    Lanes that are masked off are not read (they give 0) or written.
+    """
+
+    lanes: int
+    axis: int = -1
+    masked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GatherAttrs:
+    """masked: the last operand is a mask of as many lanes."""
+
+    masked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReduceAttrs:
+    """kind: add, mul, min, max, and, or."""
+
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class LaneAttrs:
+    """lane: the lane to read or write."""
+
+    lane: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShuffleAttrs:
+    """mask: for each result lane, an index into the lanes of both operands, concatenated."""
+
+    mask: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BufferAttrs:
+    """type: the buffer that the op makes."""
+
+    type: BufferType
+
+
+@dataclass(frozen=True, slots=True)
+class ConstantAttrs:
+    """name: an entry of the program's constant table. type: how it is read."""
+
+    name: str
+    type: BufferType
+
+
+@dataclass(frozen=True, slots=True)
+class TableAttrs:
+    """values: the elements of a small read-only table that lies beside the code."""
+
+    values: Dense
+    dtype: DType
+
+
+@dataclass(frozen=True, slots=True)
+class ForAttrs:
+    """step: distance between iterations, > 0."""
+
+    step: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CallAttrs:
+    """callee: name of the kernel."""
+
+    callee: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckAttrs:
+    """code: what `run` returns when the condition is false. message: what it means."""
+
+    code: int
+    message: str
+
+
+Infer = Callable[[tuple[Type, ...], Any], tuple[Type, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class LoopOp:
+    """A loop-level op. regions: how many it has; terminator: it ends a block."""
+
+    name: str
+    infer: Infer
+    attrs: type = NoAttrs
+    regions: int = 0
+    terminator: bool = False
+    pure: bool = True
+
+
+LOOP_OPS: dict[str, LoopOp] = {}
+
+
+def _register(op: LoopOp) -> LoopOp:
+    LOOP_OPS[op.name] = op
+    return op
+
+
+def _need(condition: bool, message: str) -> None:
+    if not condition:
+        raise LoopTypeError(message)
+
+
+def with_dtype(like: Type, dtype: DType) -> Type:
+    """Return the scalar or vector type shaped as `like` with another element type."""
+    return VectorType(dtype, like.lanes) if isinstance(like, VectorType) else ScalarType(dtype)
+
+
+def _scalar_infer(op: ScalarOp) -> Infer:
+    def infer(types: tuple[Type, ...], attrs: ScalarAttrs) -> tuple[Type, ...]:
+        _need(len(types) == op.arity, f"takes {op.arity} operands, not {len(types)}")
+        last = types[-1]
+        _need(isinstance(last, (ScalarType, VectorType)), f"operand is {last}, not a register")
+        assert isinstance(last, (ScalarType, VectorType))
+        _need(last.dtype.kind in op.kinds, f"does not apply to {last.dtype}")
+        first = 1 if op.name == "select" else 0
+        _need(all(t == last for t in types[first:]), "operands differ in type")
+        if op.name == "select":
+            _need(
+                types[0] in (with_dtype(last, BOOL), ScalarType(BOOL)),
+                "the condition is not bool of the operands' shape",
+            )
+        if op.result == "attr":
+            _need(attrs.dtype is not None, "has no dtype")
+            assert attrs.dtype is not None
+            same_width = op.name != "bitcast" or attrs.dtype.bits == last.dtype.bits
+            _need(same_width, f"bitcast of {last.dtype} to {attrs.dtype}")
+            return (with_dtype(last, attrs.dtype),)
+        return (with_dtype(last, BOOL) if op.result == "bool" else last,)
+
+    return infer
+
+
+for _op in SCALARS.values():
+    _register(LoopOp(_op.name, _scalar_infer(_op), ScalarAttrs))
+
+
+def _as_buffer(type: Type) -> BufferType:
+    if not isinstance(type, BufferType):
+        raise LoopTypeError(f"{type} is not a buffer")
+    return type
+
+
+def _indexed(types: tuple[Type, ...], extra: int = 0) -> BufferType:
+    """Check `buffer, index...` with `extra` operands behind, and return the buffer's type."""
+    buf = _as_buffer(types[0])
+    indices = types[1 : len(types) - extra]
+    _need(len(indices) == len(buf.shape), f"{len(indices)} indices into {buf}")
+    return buf
+
+
+def _all_index(types: tuple[Type, ...]) -> None:
+    _need(all(t == INDEX for t in types), "an index is not i64")
+
+
+def _const(types: tuple[Type, ...], attrs: ConstAttrs) -> tuple[Type, ...]:
+    _need(not types, "takes no operands")
+    return (VectorType(attrs.dtype, attrs.lanes) if attrs.lanes else ScalarType(attrs.dtype),)
+
+
+def _splat(types: tuple[Type, ...], attrs: LanesAttrs) -> tuple[Type, ...]:
+    _need(isinstance(types[0], ScalarType), "splats a scalar")
+    assert isinstance(types[0], ScalarType)
+    return (VectorType(types[0].dtype, attrs.lanes),)
+
+
+def _vector(type: Type) -> VectorType:
+    if not isinstance(type, VectorType):
+        raise LoopTypeError(f"{type} is not a vector")
+    return type
+
+
+def _shuffle(types: tuple[Type, ...], attrs: ShuffleAttrs) -> tuple[Type, ...]:
+    _need(types[0] == types[1], "operands differ in type")
+    lanes = _vector(types[0]).lanes
+    _need(all(0 <= lane < 2 * lanes for lane in attrs.mask), "a mask entry is out of range")
+    return (VectorType(_vector(types[0]).dtype, len(attrs.mask)),)
+
+
+def _load(types: tuple[Type, ...], attrs: Any) -> tuple[Type, ...]:
+    buf = _indexed(types)
+    _all_index(types[1:])
+    return (ScalarType(buf.dtype),)
+
+
+def _store(types: tuple[Type, ...], attrs: Any) -> tuple[Type, ...]:
+    buf = _indexed(types[1:])
+    _all_index(types[2:])
+    _need(types[0] == ScalarType(buf.dtype), f"stores {types[0]} into {buf}")
+    return ()
+
+
+def _check_mask(types: tuple[Type, ...], lanes: int, masked: bool) -> int:
+    if masked:
+        _need(types[-1] == VectorType(BOOL, lanes), "the mask is not bool of as many lanes")
+    return int(masked)
+
+
+def _vload(types: tuple[Type, ...], attrs: AccessAttrs) -> tuple[Type, ...]:
+    extra = _check_mask(types, attrs.lanes, attrs.masked)
+    buf = _indexed(types, extra)
+    _all_index(types[1 : len(types) - extra])
+    return (VectorType(buf.dtype, attrs.lanes),)
+
+
+def _vstore(types: tuple[Type, ...], attrs: AccessAttrs) -> tuple[Type, ...]:
+    extra = _check_mask(types, attrs.lanes, attrs.masked)
+    buf = _indexed(types[1:], extra)
+    _all_index(types[2 : len(types) - extra])
+    _need(types[0] == VectorType(buf.dtype, attrs.lanes), f"stores {types[0]} into {buf}")
+    return ()
+
+
+def _lanes(types: tuple[Type, ...]) -> int:
+    """Return the lanes of the vector indices among `types`; the others are scalar i64."""
+    lanes = {t.lanes for t in types if isinstance(t, VectorType)}
+    _need(len(lanes) == 1, "the vector indices differ in lanes")
+    for t in types:
+        ok = t == INDEX or (isinstance(t, VectorType) and t.dtype == I64)
+        _need(ok, f"{t} is not an index")
+    return lanes.pop()
+
+
+def _gather(types: tuple[Type, ...], attrs: GatherAttrs) -> tuple[Type, ...]:
+    extra = int(attrs.masked)
+    buf = _indexed(types, extra)
+    lanes = _lanes(types[1 : len(types) - extra])
+    _check_mask(types, lanes, attrs.masked)
+    return (VectorType(buf.dtype, lanes),)
+
+
+def _scatter(types: tuple[Type, ...], attrs: GatherAttrs) -> tuple[Type, ...]:
+    extra = int(attrs.masked)
+    buf = _indexed(types[1:], extra)
+    lanes = _lanes(types[2 : len(types) - extra])
+    _check_mask(types, lanes, attrs.masked)
+    _need(types[0] == VectorType(buf.dtype, lanes), f"scatters {types[0]} into {buf}")
+    return ()
+
+
+def _prefetch(types: tuple[Type, ...], attrs: Any) -> tuple[Type, ...]:
+    _indexed(types)
+    return ()
+
+
+def _view(types: tuple[Type, ...], attrs: BufferAttrs) -> tuple[Type, ...]:
+    _as_buffer(types[0])
+    _need(types[1:] == (INDEX,), "takes a buffer and an offset in elements")
+    return (attrs.type,)
+
+
+def _for(types: tuple[Type, ...], attrs: ForAttrs) -> tuple[Type, ...]:
+    _need(len(types) >= 2 and types[0] == INDEX and types[1] == INDEX, "bounds are not i64")
+    _need(attrs.step > 0, "the step is not positive")
+    return types[2:]
+
+
+def _if(types: tuple[Type, ...], attrs: Any) -> tuple[Type, ...]:
+    """Results are the types yielded by the regions; the verifier compares both."""
+    _need(types == (ScalarType(BOOL),), "the condition is not a bool scalar")
+    return ()
+
+
+def _nothing(types: tuple[Type, ...], attrs: Any) -> tuple[Type, ...]:
+    return ()
+
+
+def _parallel(types: tuple[Type, ...], attrs: Any) -> tuple[Type, ...]:
+    _need(types in ((INDEX,), (INDEX, ScalarType(BOOL))), "takes a count and, if wanted, a bool")
+    return ()
+
+
+def _check(types: tuple[Type, ...], attrs: CheckAttrs) -> tuple[Type, ...]:
+    _need(types == (ScalarType(BOOL),), "the condition is not a bool scalar")
+    return ()
+
+
+# Values
+_register(LoopOp("const", _const, ConstAttrs))
+_register(LoopOp("dim", lambda types, attrs: (INDEX,), DimAttrs))
+_register(LoopOp("splat", _splat, LanesAttrs))
+_register(LoopOp("iota", lambda types, attrs: (VectorType(attrs.dtype, attrs.lanes),), LanesAttrs))
+_register(
+    LoopOp("extract", lambda types, attrs: (ScalarType(_vector(types[0]).dtype),), LaneAttrs)
+)
+_register(LoopOp("insert", lambda types, attrs: (_vector(types[1]),), LaneAttrs))
+_register(LoopOp("shuffle", _shuffle, ShuffleAttrs))
+_register(
+    LoopOp("reduce", lambda types, attrs: (ScalarType(_vector(types[0]).dtype),), ReduceAttrs)
+)
+# Memory
+_register(LoopOp("load", _load, pure=False))
+_register(LoopOp("store", _store, pure=False))
+_register(LoopOp("vload", _vload, AccessAttrs, pure=False))
+_register(LoopOp("vstore", _vstore, AccessAttrs, pure=False))
+_register(LoopOp("gather", _gather, GatherAttrs, pure=False))
+_register(LoopOp("scatter", _scatter, GatherAttrs, pure=False))
+_register(LoopOp("prefetch", _prefetch, pure=False))
+_register(LoopOp("alloca", lambda types, attrs: (attrs.type,), BufferAttrs, pure=False))
+_register(LoopOp("view", _view, BufferAttrs))
+_register(LoopOp("table", lambda types, attrs: (_table_type(attrs),), TableAttrs))
+# Control. `parallel` runs its region (index, worker) for 0 <= index < count in any order, on
+# several threads where the optional second operand is true. Workers are numbered from 0.
+_register(LoopOp("for", _for, ForAttrs, regions=1, pure=False))
+_register(LoopOp("parallel", _parallel, regions=1, pure=False))
+_register(LoopOp("if", _if, regions=2, pure=False))
+_register(LoopOp("yield", _nothing, terminator=True, pure=False))
+_register(LoopOp("return", _nothing, terminator=True, pure=False))
+# Programs: `main` only
+_register(LoopOp("call", _nothing, CallAttrs, pure=False))
+_register(LoopOp("check", _check, CheckAttrs, pure=False))
+_register(LoopOp("workspace", lambda types, attrs: (attrs.type,), BufferAttrs))
+_register(LoopOp("constant", lambda types, attrs: (attrs.type,), ConstantAttrs))
+
+
+def _table_type(attrs: TableAttrs) -> BufferType:
+    return BufferType(attrs.dtype, (len(attrs.values.values),), (1,))
+
+
+def attr_fields(attrs: Any) -> dict[str, AttrValue]:
+    """Return an attribute dataclass as a dict, in field order."""
+    return {name: getattr(attrs, name) for name in type(attrs).__dataclass_fields__}

@@ -1,0 +1,138 @@
+"""`OpDef`: everything that is known of a graph op, in one record, and the registry of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from tfc.ir.body import Expr, ExprBuilder, Index
+from tfc.ir.core import Op, Value
+from tfc.ir.types import TensorType
+
+if TYPE_CHECKING:
+    from tfc.ir.build import GraphBuilder
+
+
+class Kind(Enum):
+    """How an op computes: decides fusion and the family of schedules."""
+
+    ELEMENTWISE = "elementwise"  # element i of the result needs element i of (broadcast) operands
+    INJECTIVE = "injective"  # each result element is one operand element at a computed index
+    REDUCTION = "reduction"  # folds iterators away
+    CONTRACTION = "contraction"  # sums products: matmul, convolution
+    CONSTANT = "constant"  # no operands, no work
+    COMPOSITE = "composite"  # decomposes into other ops
+    OPAQUE = "opaque"  # writes its own loops
+    CONTROL = "control"  # has regions
+
+
+class Trait(Enum):
+    PURE = "pure"
+    COMMUTATIVE = "commutative"
+    IDEMPOTENT = "idempotent"  # f(f(x)) == f(x)
+    VIEW = "view"  # the result can be the operand's memory under other strides
+    DIMS = "dims"  # `ref` also works on object arrays of symbolic dims
+
+
+class TypeRefusal(ValueError):
+    """Operand types or attributes that an op does not take; the message says why."""
+
+
+def require(condition: bool, message: str) -> None:
+    """Refuse with `message` unless `condition`."""
+    if not condition:
+        raise TypeRefusal(message)
+
+
+@dataclass(frozen=True, slots=True)
+class NoAttrs:
+    """No attributes."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Example operands (numpy arrays) and attributes that an op takes."""
+
+    operands: tuple[Any, ...]
+    attrs: dict[str, Any] = field(default_factory=dict)
+    grad: bool = True
+
+
+@dataclass(frozen=True)
+class Reject:
+    """Operand types and attributes that an op must refuse, and a part of the message."""
+
+    types: tuple[TensorType, ...]
+    attrs: dict[str, Any]
+    message: str
+
+
+@dataclass(frozen=True)
+class NoGrad:
+    """Why an op has no gradient."""
+
+    reason: str
+
+
+Infer = Callable[[Sequence[TensorType], Any], Sequence[TensorType]]
+Body = Callable[[ExprBuilder, Op, int, tuple[Index, ...]], Expr]
+Decompose = Callable[["GraphBuilder", Op], Sequence[Value]]
+Grad = Callable[["GraphBuilder", Op, Sequence[Value]], Sequence[Value | None]]
+
+
+@dataclass(frozen=True, eq=False)
+class OpDef:
+    """One graph op.
+
+    infer: operand types and attrs to result types; raises TypeRefusal.
+    ref: `ref(attrs, *arrays)` in numpy, one array or a tuple: the specification.
+    body: `body(b, op, result, index)`, the element of that result at `index`.
+    decompose: `decompose(b, op)`, values of simpler ops that replace the results.
+    grad: `grad(b, op, result_gradients)`, one gradient or None per operand; or NoGrad(reason).
+    tol: relative tolerance by dtype name of compiled code against `ref`, where not exact.
+    """
+
+    name: str
+    infer: Infer
+    ref: Callable[..., Any]
+    kind: Kind
+    doc: str
+    operands: tuple[int, int | None] = (1, 1)
+    attrs: type = NoAttrs
+    regions: int = 0
+    body: Body | None = None
+    decompose: Decompose | None = None
+    grad: Grad | NoGrad = NoGrad("not differentiable")
+    traits: frozenset[Trait] = frozenset({Trait.PURE})
+    samples: Callable[[], Sequence[Sample]] = tuple
+    rejects: Callable[[], Sequence[Reject]] = tuple
+    tol: dict[str, float] = field(default_factory=dict)
+    terminator: bool = False
+
+    def check(self, types: Sequence[TensorType], attrs: Any) -> tuple[TensorType, ...]:
+        """Return the result types, after checking the number of operands.
+
+        Raises TypeRefusal with the reason.
+        """
+        low, high = self.operands
+        if len(types) < low or (high is not None and len(types) > high):
+            wanted = str(low) if low == high else f"{low} to {'any' if high is None else high}"
+            raise TypeRefusal(f"takes {wanted} operands, not {len(types)}")
+        return tuple(self.infer(types, attrs))
+
+
+OPS: dict[str, OpDef] = {}
+
+
+def register(op: OpDef) -> OpDef:
+    """Add an op to the registry. Names are unique; composites decompose; others have bodies."""
+    if op.name in OPS:
+        raise ValueError(f"op {op.name} is registered twice")
+    OPS[op.name] = op
+    return op
+
+
+def attr_names(attrs: type) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(attrs))
