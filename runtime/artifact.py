@@ -10,7 +10,7 @@ import os
 import stat
 import struct
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from tfc.runtime.errors import ArtifactError
 
@@ -28,10 +28,11 @@ _MAX_NAMES = 1 << 24
 def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the manifest in the ELF file at `path`; raise ArtifactError if there is none."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        # Opening a pipe would wait for a writer.
+        if not stat.S_ISREG(Path(path).stat().st_mode):
             raise ArtifactError(path, "not a regular file")
-        with open(path, "rb") as file:
-            text = _find_manifest(file, Path(path))
+        with Path(path).open("rb") as file:
+            text = _find_manifest(_Reader(file, Path(path)), Path(path))
     except OSError as error:
         raise ArtifactError(path, error.strerror or str(error)) from error
     try:
@@ -59,36 +60,54 @@ def _checked(manifest: object, path: str | os.PathLike[str]) -> dict[str, Any]:
     return manifest
 
 
-def _find_manifest(file: BinaryIO, path: Path) -> bytes:
-    reader = _Reader(file, path)
+def _find_manifest(reader: _Reader, path: Path) -> bytes:
+    sections, names_index = _section_headers(reader, path)
+    names_header = sections[names_index]
+    names = reader.read(names_header.offset, min(names_header.size, _MAX_NAMES), "section names")
+    wanted = MANIFEST_SECTION.encode() + b"\0"
+    for section in sections:
+        if names[section.name : section.name + len(wanted)] == wanted:
+            if section.type == _NOBITS or section.size > _MAX_MANIFEST:
+                raise ArtifactError(path, "damaged: the manifest has no contents or too large ones")
+            return reader.read(section.offset, section.size, "manifest")
+    raise ArtifactError(path, f"not made by tfc: no section {MANIFEST_SECTION}")
+
+
+def _section_headers(reader: _Reader, path: Path) -> tuple[list[_Section], int]:
+    """Return the section headers and the index of the one with their names.
+
+    Everything the file is said to hold is checked to be there, so a truncated file is found
+    even when its manifest survived.
+    """
     header = reader.read(0, _EHDR.size, "file header")
     if header[:4] != b"\x7fELF":
         raise ArtifactError(path, "not an ELF file")
-    (ident, _type, _machine, _version, _entry, phoff, shoff, _flags, _ehsize,
-     phentsize, phnum, shentsize, shnum, shstrndx) = _EHDR.unpack(header)  # fmt: skip
-    if ident[4:6] != b"\x02\x01":
+    fields = _EHDR.unpack(header)
+    phoff, shoff = fields[5:7]
+    phentsize, phnum, shentsize, shnum, shstrndx = fields[9:]
+    if header[4:6] != b"\x02\x01":
         raise ArtifactError(path, "not a little-endian 64-bit ELF file")
-    if phnum and phentsize != _PHDR.size or shentsize != _SHDR.size:
+    if (phnum and phentsize != _PHDR.size) or shentsize != _SHDR.size:
         raise ArtifactError(path, "damaged: wrong size of a header entry")
     if shstrndx >= shnum:
         raise ArtifactError(path, "damaged: no section names")
-    for _, _, offset, _, _, size, _, _ in _PHDR.iter_unpack(
-        reader.read(phoff, phnum * _PHDR.size, "program headers")
-    ):
+    segments = reader.read(phoff, phnum * _PHDR.size, "program headers")
+    for _, _, offset, _, _, size, _, _ in _PHDR.iter_unpack(segments):
         reader.check(offset, size, "a segment")
-    sections = list(_SHDR.iter_unpack(reader.read(shoff, shnum * _SHDR.size, "section headers")))
-    for section in sections:
-        if section[1] not in (0, _NOBITS):
-            reader.check(section[4], section[5], "a section")
-    names_header = sections[shstrndx]
-    names = reader.read(names_header[4], min(names_header[5], _MAX_NAMES), "section names")
-    wanted = MANIFEST_SECTION.encode() + b"\0"
-    for section in sections:
-        if names[section[0] : section[0] + len(wanted)] == wanted and section[1] != _NOBITS:
-            if section[5] > _MAX_MANIFEST:
-                raise ArtifactError(path, "damaged: the manifest is too large")
-            return reader.read(section[4], section[5], "manifest")
-    raise ArtifactError(path, f"not made by tfc: no section {MANIFEST_SECTION}")
+    table = reader.read(shoff, shnum * _SHDR.size, "section headers")
+    sections = []
+    for name, kind, _, _, offset, size, *_ in _SHDR.iter_unpack(table):
+        if kind not in (0, _NOBITS):
+            reader.check(offset, size, "a section")
+        sections.append(_Section(name, kind, offset, size))
+    return sections, shstrndx
+
+
+class _Section(NamedTuple):
+    name: int
+    type: int
+    offset: int
+    size: int
 
 
 class _Reader:
