@@ -90,7 +90,7 @@ def _own_groups(text: str) -> dict[int, PurePosixPath]:
 
 
 def _cpu_mounts(text: str) -> Iterator[_Mount]:
-    """Read /proc/self/mountinfo (proc_pid_mountinfo(5)): `... root point ... - type dev options`."""
+    """Read /proc/self/mountinfo (proc_pid_mountinfo(5)): `... top point ... - type dev options`."""
     for line in text.splitlines():
         mounted, _, kind = line.partition(" - ")
         mounted_fields, kind_fields = mounted.split(), kind.split()

@@ -23,8 +23,8 @@ bytes in pairs, and some aarch64 cores have lines of 128."""
 
 _CALIBRATION_ROUNDS = 512
 
-# The job (body, closure, n, floating point control) and the next index lie beside the gate: a worker
-# that passes the gate owns that line and finds the rest in it.
+# The job (body, closure, n, floating point control) and the next index lie beside the gate: a
+# worker that passes the gate owns that line and finds the rest in it.
 POOL_OFFSETS = {
     "THREADS": 0,
     "PID": 4,
