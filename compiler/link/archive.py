@@ -15,6 +15,7 @@ from tfc.ir.errors import CompileError
 _MAGIC = b"!<arch>\n"
 _HEADER_SIZE = 60
 _SHORT_NAME = 15
+_WIDE_FROM = 1 << 32
 
 
 def write_archive(out: BinaryIO, members: Sequence[tuple[str, bytes | Path]]) -> int:
@@ -32,7 +33,7 @@ def write_archive(out: BinaryIO, members: Sequence[tuple[str, bytes | Path]]) ->
     fixed = len(_MAGIC) + _padded(len(long_names))
     total = sum(_HEADER_SIZE + _even(size) for size in sizes)
     # The 64-bit index is for archives whose last member starts beyond 4 GiB.
-    wide = fixed + _padded(4 * (count + 1) + len(strings)) + total >= 1 << 32
+    wide = fixed + _padded(4 * (count + 1) + len(strings)) + total >= _WIDE_FROM
     word, index_name = (8, b"/SYM64/") if wide else (4, b"/")
     index_size = word * (count + 1) + len(strings)
 

@@ -9,6 +9,7 @@ from typing import BinaryIO
 from tfc.compiler.link import elf
 from tfc.compiler.link.elf import Phdr, Shdr, StringTable, Sym, align_up
 from tfc.compiler.link.merge import Definition, Merged, OutputSection
+from tfc.runtime.artifact import MANIFEST_SECTION
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,13 @@ def symbol_sections(
     return [symtab, strtab]
 
 
-def add_debug_symbols(
-    merged: Merged, exports: Sequence[str], first_index: int
-) -> list[OutputSection]:
+def manifest_section(manifest: bytes) -> OutputSection:
+    section = OutputSection(MANIFEST_SECTION, elf.SHT_PROGBITS, 0)
+    section.append(manifest, 1)
+    return section
+
+
+def debug_symbols(merged: Merged, exports: Sequence[str], first_index: int) -> list[OutputSection]:
     """Make the symbol table that perf and gdb read: all functions, local unless exported."""
     strings = StringTable()
     named = [d for d in merged.locals if not d.name.startswith(".L")]

@@ -11,8 +11,13 @@ from typing import BinaryIO
 from tfc.compiler.link import elf
 from tfc.compiler.link.blob import Blob, stream_blobs
 from tfc.compiler.link.merge import Merged, MergedObject, OutputSection, merge
-from tfc.compiler.link.output import LinkReport, pack_symbol, symbol_sections, write_sections
-from tfc.runtime.artifact import MANIFEST_SECTION
+from tfc.compiler.link.output import (
+    LinkReport,
+    manifest_section,
+    pack_symbol,
+    symbol_sections,
+    write_sections,
+)
 
 
 def write_relocatable(
@@ -36,7 +41,7 @@ def write_relocatable(
     relocations = _relocations(merged, table)
     extra = [
         *relocations,
-        OutputSection(MANIFEST_SECTION, elf.SHT_PROGBITS, 0, data=bytearray(manifest)),
+        manifest_section(manifest),
         OutputSection(".note.GNU-stack", elf.SHT_PROGBITS, 0),
     ]
     symtab_index = len(loaded) + len(extra) + 1

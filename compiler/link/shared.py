@@ -16,9 +16,8 @@ from tfc.compiler.link.blob import Blob, stream_blobs
 from tfc.compiler.link.elf import Phdr, Sym, align_up
 from tfc.compiler.link.machine import Kind
 from tfc.compiler.link.merge import Definition, Merged, MergedObject, OutputSection, Place, merge
-from tfc.compiler.link.output import LinkReport, add_debug_symbols, write_sections
+from tfc.compiler.link.output import LinkReport, debug_symbols, manifest_section, write_sections
 from tfc.ir.errors import CompileError
-from tfc.runtime.artifact import MANIFEST_SECTION
 
 LIBC = "libc.so.6"
 
@@ -350,9 +349,8 @@ class _SharedLink:
 
     def write(self, out: BinaryIO, manifest: bytes) -> int:
         loaded = list(self.loaded_sections())
-        tables = [OutputSection(MANIFEST_SECTION, elf.SHT_PROGBITS, 0)]
-        tables[0].append(manifest, 1)
-        tables += add_debug_symbols(self.merged, self.exports, first_index=len(loaded) + 2)
+        tables = [manifest_section(manifest)]
+        tables += debug_symbols(self.merged, self.exports, first_index=len(loaded) + 2)
         blob = self.segments[-1] if self._is_blob(self.segments[-1]) else None
         return write_sections(
             out,
