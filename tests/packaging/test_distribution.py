@@ -72,7 +72,7 @@ def _expected() -> set[str]:
     return {m.as_posix() for m in modules} | {"tfc/py.typed"}
 
 
-def test_wheel_is_pure_python_and_holds_only_the_package(built: Path, wheel_names: set[str]) -> None:
+def test_wheel_is_pure_python_and_holds_only_tfc(built: Path, wheel_names: set[str]) -> None:
     (wheel,) = built.glob("*.whl")
     name, number = wheel.name.split("-")[:2]
     assert wheel.name == f"tfc_compiler-{number}-py3-none-any.whl"
