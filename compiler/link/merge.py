@@ -199,11 +199,12 @@ class _Merger:
         if base is None:
             return None
         place = Place(base.section, base.offset + symbol.value)
-        definition = Definition(symbol.name, symbol.bind, symbol.type, symbol.size, place)
-        if symbol.bind != STB_LOCAL:
-            self._define(definition)
-        elif symbol.type != STT_SECTION:
-            self.result.locals.append(definition)
+        if not is_anonymous(symbol):
+            definition = Definition(symbol.name, symbol.bind, symbol.type, symbol.size, place)
+            if symbol.bind == STB_LOCAL:
+                self.result.locals.append(definition)
+            else:
+                self._define(definition)
         return place
 
     def _define(self, new: Definition) -> None:
@@ -253,6 +254,11 @@ def _used_symbols(merged: MergedObject) -> set[int]:
     if used and max(used) >= len(merged.targets):
         raise CompileError("object file is damaged: a relocation names no symbol")
     return used
+
+
+def is_anonymous(symbol: Symbol) -> bool:
+    """Whether the output names no such symbol: a section, or a label for the assembler alone."""
+    return symbol.bind == STB_LOCAL and (symbol.type == STT_SECTION or symbol.name.startswith(".L"))
 
 
 def _is_kept(section: InputSection) -> bool:

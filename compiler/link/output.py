@@ -59,11 +59,10 @@ def manifest_section(manifest: bytes) -> OutputSection:
 def debug_symbols(merged: Merged, exports: Sequence[str], first_index: int) -> list[OutputSection]:
     """Make the symbol table that perf and gdb read: all functions, local unless exported."""
     strings = StringTable()
-    named = [d for d in merged.locals if not d.name.startswith(".L")]
     exported = set(exports)
     hidden = [d for name, d in merged.definitions.items() if name not in exported]
     entries = [bytes(elf.SYM.size)]
-    entries += [pack_symbol(strings, elf.STB_LOCAL, d) for d in [*named, *hidden]]
+    entries += [pack_symbol(strings, elf.STB_LOCAL, d) for d in [*merged.locals, *hidden]]
     locals_count = len(entries)
     entries += [pack_symbol(strings, elf.STB_GLOBAL, merged.definitions[n]) for n in exports]
     return symbol_sections(strings, entries, locals_count, first_index)

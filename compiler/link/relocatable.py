@@ -10,7 +10,8 @@ from typing import BinaryIO
 
 from tfc.compiler.link import elf
 from tfc.compiler.link.blob import Blob, stream_blobs
-from tfc.compiler.link.merge import Merged, MergedObject, OutputSection, merge
+from tfc.compiler.link.machine import Kind
+from tfc.compiler.link.merge import Merged, MergedObject, OutputSection, is_anonymous, merge
 from tfc.compiler.link.output import (
     LinkReport,
     manifest_section,
@@ -18,6 +19,7 @@ from tfc.compiler.link.output import (
     symbol_sections,
     write_sections,
 )
+from tfc.ir.errors import CompileError
 
 
 def write_relocatable(
@@ -102,7 +104,7 @@ class _SymbolTable:
                 result.append((self._globals.get(symbol.name, 0), 0))
             elif target is None:
                 result.append((0, 0))
-            elif symbol.type == elf.STT_SECTION:
+            elif is_anonymous(symbol):
                 result.append((target.section.index, target.offset))
             else:
                 result.append((next(self._next_local), 0))
@@ -111,6 +113,8 @@ class _SymbolTable:
 
 def _relocations(merged: Merged, table: _SymbolTable) -> list[OutputSection]:
     tables: dict[str, OutputSection] = {}
+    # The addend of these moves the instruction's operand, not the symbol in the slot.
+    got_kinds = {n for n, r in merged.machine.relocations.items() if r.kind is Kind.GOT}
     for item in merged.objects:
         symbols = table.translate(item)
         for section, place in item.sections:
@@ -132,6 +136,9 @@ def _relocations(merged: Merged, table: _SymbolTable) -> list[OutputSection]:
             for offset, info, addend in section.relocs:
                 index, extra = symbols[info >> 32]
                 kind = info & 0xFFFFFFFF
+                if extra and kind in got_kinds:
+                    name = merged.machine.relocation_name(kind)
+                    raise CompileError(f"relocation {name} against a symbol without a name")
                 packed += elf.RELA.pack(place.offset + offset, index << 32 | kind, addend + extra)
             out.append(packed, 8)
     return list(tables.values())

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, cast
 import pytest
 
 from tfc.compiler.link.blob import Blob
+from tfc.compiler.link.elf import RELA, ObjectFile
 from tfc.compiler.link.output import LinkReport
 from tfc.compiler.link.shared import write_shared
 from tfc.ir.errors import CompileError
@@ -184,6 +185,30 @@ def test_address_of_visible_function_comes_from_the_got(tmp_path: Path, emit: Em
     library.get.restype = library.get_again.restype = ctypes.c_void_p
     assert library.get() == library.get_again()
     assert ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(library.get())(5) == 40
+
+
+@pytest.mark.usefixtures("loadable")
+def test_got_slot_for_a_local_symbol_holds_its_address(tmp_path: Path, emit: Emit) -> None:
+    library = link_and_load(tmp_path / "m.so", [emit(ENTRY), got_for_table(emit)], ["entry"])
+    library.entry.restype, library.entry.argtypes = ctypes.c_float, [ctypes.c_float]
+    assert [library.entry(float(i)) for i in range(4)] == [3.75, 33.0, 325.5, 3250.5]
+
+
+def got_for_table(emit: Emit) -> bytes:
+    """Make KERNEL load the address of its table (lea becomes mov) from the GOT."""
+    data = emit(KERNEL)
+    text = next(s for s in ObjectFile.parse(data).sections if s.name == ".text")
+    [(offset, info, addend)] = [
+        (offset, info, addend)
+        for offset, info, addend in text.relocs
+        if text.data[offset - 2] == 0x8D
+    ]
+    code = bytearray(text.data)
+    code[offset - 2] = 0x8B
+    data = data.replace(bytes(text.data), code)
+    old, new = (RELA.pack(offset, info >> 32 << 32 | kind, addend) for kind in (2, 9))
+    assert data.count(old) == 1
+    return data.replace(old, new)
 
 
 @pytest.mark.usefixtures("loadable")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import struct
 import subprocess
@@ -13,8 +14,10 @@ import pytest
 
 from tfc.compiler.link.archive import write_archive
 from tfc.compiler.link.blob import Blob
+from tfc.compiler.link.elf import RELA, ObjectFile
 from tfc.compiler.link.relocatable import write_relocatable
 from tfc.compiler.link.shared import write_shared
+from tfc.ir.errors import CompileError
 from tfc.runtime.artifact import read_manifest
 
 Emit = Callable[..., bytes]
@@ -202,6 +205,16 @@ def test_object_without_imports_has_no_undefined_symbol(
     with path.open("wb") as out:
         write_relocatable(out, [emit(SCALE), emit(VISIBLE)], exports=["scale"], manifest=MANIFEST)
     assert tool("nm", "-u", path) == ""
+
+
+def test_got_slot_of_a_nameless_place_is_refused(emit: Emit) -> None:
+    data = emit(SCALE)
+    text = next(s for s in ObjectFile.parse(data).sections if s.name == ".text")
+    offset, info, addend = next(r for r in text.relocs if r[1] & 0xFFFFFFFF == 2)
+    old, new = (RELA.pack(offset, info >> 32 << 32 | kind, addend) for kind in (2, 9))
+    objects = [emit(VISIBLE), data.replace(old, new)]
+    with pytest.raises(CompileError, match="R_X86_64_GOTPCREL against a symbol without a name"):
+        write_relocatable(io.BytesIO(), objects, exports=["scale"], manifest=MANIFEST)
 
 
 def test_archive_lists_members_and_symbols(
