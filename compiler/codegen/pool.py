@@ -13,8 +13,8 @@ POOL_LIBC_SYMBOLS = ("getpid", "mmap", "munmap", "pthread_create", "pthread_join
 SPIN_NANOSECONDS = 50_000
 """How long a thread spins before it parks.
 
-A parked worker took 18 us (median; 95%: 30) from the call to its first task on a virtual machine
-with two cores, a spinning one 1.3. A spin of about that length costs at most about twice what the
+A parked worker took 16 to 26 us (medians) from the call to its first task on a virtual machine
+with two cores, a spinning one 0.5. A spin of about that length costs at most about twice what the
 better choice would have, and 50 us also bridges the short serial parts between two kernels."""
 
 _LINE = 128
@@ -331,7 +331,7 @@ none:
 }
 
 ; Whether this process is not the one that has the workers. The page answers in a load; getpid
-; took 106 ns of the 290 ns of an empty call.
+; took 106 ns of the 290 ns of an empty call in which the worker takes part.
 define internal i1 @${P}_is_forked(ptr %pool) nounwind {
 entry:
   %at_live = getelementptr i8, ptr %pool, i64 $LIVE

@@ -136,10 +136,13 @@ done:
 }
 """
 
-# Eight bytes at a time; the last, possibly overlapping eight lie after bytes known to be equal. The
-# byte order is reversed only where a difference is found, so that the first byte decides.
+# Blocks of 32 bytes up to the first that differs, then eight bytes at a time; the last, possibly
+# overlapping eight lie after bytes known to be equal. The byte order is reversed only where a
+# difference is found, so that the first byte decides.
 _COMPARE = """
 declare i64 @llvm.bswap.i64(i64)
+declare i64 @llvm.umin.i64(i64, i64)
+declare i64 @llvm.vector.reduce.or.v4i64(<4 x i64>)
 
 define hidden i32 @memcmp(ptr %x, ptr %y, i64 %n) #0 {
 entry:
@@ -147,9 +150,26 @@ entry:
   br i1 %long, label %words, label %bytes
 words:
   %limit = sub i64 %n, 8
+  br label %block
+block:
+  %j = phi i64 [ 0, %words ], [ %j1, %compare ]
+  %j1 = add i64 %j, 32
+  %fits = icmp ule i64 %j1, %n
+  br i1 %fits, label %compare, label %rest
+compare:
+  %pu = getelementptr i8, ptr %x, i64 %j
+  %pv = getelementptr i8, ptr %y, i64 %j
+  %u = load <4 x i64>, ptr %pu, align 1
+  %v = load <4 x i64>, ptr %pv, align 1
+  %lanes = xor <4 x i64> %u, %v
+  %any = call i64 @llvm.vector.reduce.or.v4i64(<4 x i64> %lanes)
+  %block_equal = icmp eq i64 %any, 0
+  br i1 %block_equal, label %block, label %rest
+rest:
+  %i0 = call i64 @llvm.umin.i64(i64 %j, i64 %limit)
   br label %word
 word:
-  %i = phi i64 [ 0, %words ], [ %i1, %next ]
+  %i = phi i64 [ %i0, %rest ], [ %i1, %next ]
   %px = getelementptr i8, ptr %x, i64 %i
   %py = getelementptr i8, ptr %y, i64 %i
   %vx = load i64, ptr %px, align 1
@@ -161,8 +181,7 @@ equal:
   br i1 %at_end, label %same, label %next
 next:
   %step = add i64 %i, 8
-  %beyond = icmp ugt i64 %step, %limit
-  %i1 = select i1 %beyond, i64 %limit, i64 %step
+  %i1 = call i64 @llvm.umin.i64(i64 %step, i64 %limit)
   br label %word
 order:
   %ox = call i64 @llvm.bswap.i64(i64 %vx)
