@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tfc.ir.ops import const, control
+from tfc.ir.ops import activation, const, control, convert, elementwise, logic
 
-FAMILIES = (const, control)
+FAMILIES = (const, control, elementwise, convert, logic, activation)

@@ -330,6 +330,11 @@ def scalar_body(fn: Callable[..., Expr]) -> Callable[..., Expr]:
     return body
 
 
+def scalar_op(name: str) -> Callable[..., Expr]:
+    """Return the scalar function `fn(b, *elements)` that is one scalar op."""
+    return lambda b, *args: b.apply(name, *args)
+
+
 def scalar_grad(fn: Callable[..., Any]) -> Grad:
     """Make a gradient of `fn(b, g, y, *operands, **attrs)`, which may leave sums to us.
 
@@ -398,7 +403,7 @@ def elementwise(
 
     def run(values: Any, *arrays: Array) -> Array:
         with np.errstate(all="ignore"):
-            return ref(*arrays, **fields_of(values))
+            return np.asarray(ref(*arrays, **fields_of(values)))
 
     return register(
         OpDef(
