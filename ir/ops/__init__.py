@@ -2,6 +2,28 @@
 
 from __future__ import annotations
 
-from tfc.ir.ops import activation, const, control, convert, elementwise, logic
+from tfc.ir.ops import (
+    activation,
+    const,
+    contract,
+    control,
+    convert,
+    elementwise,
+    logic,
+    movement,
+    parts,
+    reduce,
+)
 
-FAMILIES = (const, control, elementwise, convert, logic, activation)
+FAMILIES = (
+    const,
+    control,
+    elementwise,
+    convert,
+    logic,
+    activation,
+    movement,
+    parts,
+    reduce,
+    contract,
+)
