@@ -7,6 +7,7 @@ from tfc.ir.ops import (
     const,
     contract,
     control,
+    conv,
     convert,
     elementwise,
     logic,
@@ -26,4 +27,5 @@ FAMILIES = (
     parts,
     reduce,
     contract,
+    conv,
 )
