@@ -39,6 +39,8 @@ PURE = frozenset({Trait.PURE})
 # Relative tolerances of compiled code that rounds more than once: a few units in the last place.
 CLOSE = {"f64": 4e-15, "f32": 1e-6, "f16": 2e-3, "bf16": 1.6e-2}
 FLAT = NoGrad("constant almost everywhere")
+# Reverse mode decomposes such composites first.
+THROUGH = NoGrad("through its decomposition")
 KIND_NAMES = {"f": "floats", "i": "signed integers", "u": "unsigned integers", "b": "bool"}
 
 
