@@ -7,12 +7,12 @@ reductions and data-dependent indices. Schedules read these trees; nothing here 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias, Union
+from typing import TypeAlias
 
 from tfc.ir.core import Value
-from tfc.ir.dims import Dim, DimLike, Interval, symbol
+from tfc.ir.dims import Dim, DimLike, Interval, substitute, symbol, symbols_of
 from tfc.ir.loop.scalar import ScalarBuilder
 from tfc.ir.types import DType, TensorType
 
@@ -101,8 +101,21 @@ class Reduce:
     last: bool = False
 
 
-Expr: TypeAlias = Union[Load, Number, Position, Apply, Guard, Reduce]
-Index: TypeAlias = Union[int, Dim, Load, Number, Position, Apply, Guard, Reduce]
+@dataclass(frozen=True, eq=False, slots=True)
+class Keep:
+    """The value of `inside`, which is also written to element `index` of `value`'s memory.
+
+    Schedules put it where a later stage of the same kernel loads `value` again.
+    """
+
+    inside: Expr
+    value: Value
+    index: tuple[Index, ...]
+    dtype: DType
+
+
+Expr: TypeAlias = Load | Number | Position | Apply | Guard | Reduce | Keep
+Index: TypeAlias = int | Dim | Load | Number | Position | Apply | Guard | Reduce | Keep
 IndexMap: TypeAlias = tuple[DimLike, ...]
 
 COMBINE = {
@@ -162,6 +175,8 @@ def children(expr: Expr) -> tuple[Expr, ...]:
             return (expr.inside, expr.outside)
         case Reduce():
             return (expr.body,)
+        case Keep():
+            return (expr.inside,)
         case _:
             return ()
 
@@ -183,9 +198,16 @@ def loads(expr: Expr) -> list[Load]:
     return [node for node in walk(expr) if isinstance(node, Load)]
 
 
-def rewrite(expr: Expr, fn: Callable[[Expr], Expr | None]) -> Expr:
-    """Rebuild the DAG bottom-up: `fn` returns a replacement for a rebuilt node, or None."""
-    done: dict[int, Expr] = {}
+def rewrite(
+    expr: Expr,
+    fn: Callable[[Expr], Expr | None],
+    given: Mapping[int, Expr] | None = None,
+) -> Expr:
+    """Rebuild the DAG bottom-up: `fn` returns a replacement for a rebuilt node, or None.
+
+    given: replacements of nodes by their id, which are not looked into.
+    """
+    done: dict[int, Expr] = dict(given or {})
 
     def visit(node: Expr) -> Expr:
         known = done.get(id(node))
@@ -211,5 +233,42 @@ def _with_children(node: Expr, new: list[Expr]) -> Expr:
             return Guard(node.ranges, new[0], new[1], node.dtype)
         case Reduce():
             return Reduce(node.kind, node.iters, new[0], node.dtype, node.last)
+        case Keep():
+            return Keep(new[0], node.value, node.index, node.dtype)
         case _:
             return node
+
+
+def substitute_dims(expr: Expr, values: Mapping[str, DimLike], env: Mapping[str, Interval]) -> Expr:
+    """Replace iterator names by dims in every index, range and position of the DAG.
+
+    Nodes that do not mention the names are kept, so sharing survives.
+    """
+
+    def swap(dim: DimLike) -> DimLike:
+        return substitute(dim, values, env) if symbols_of(dim) & values.keys() else dim
+
+    def swap_index(index: tuple[Index, ...]) -> tuple[Index, ...]:
+        return tuple(swap(i) if isinstance(i, (int, Dim)) else i for i in index)
+
+    def change(node: Expr) -> Expr | None:
+        match node:
+            case Load():
+                index = swap_index(node.index)
+                return None if index == node.index else Load(node.value, index, node.dtype)
+            case Keep():
+                index = swap_index(node.index)
+                same = index == node.index
+                return None if same else Keep(node.inside, node.value, index, node.dtype)
+            case Position():
+                dim = swap(node.dim)
+                return None if dim == node.dim else Position(dim, node.dtype)
+            case Guard():
+                ranges = tuple(Range(swap(r.dim), swap(r.lo), swap(r.hi)) for r in node.ranges)
+                if ranges == node.ranges:
+                    return None
+                return Guard(ranges, node.inside, node.outside, node.dtype)
+            case _:
+                return None
+
+    return rewrite(expr, change)

@@ -353,6 +353,30 @@ def _pick(pick: object, values: list[int | None], skip_unknown: bool) -> int | N
     return pick(known)  # type: ignore[operator, no-any-return]
 
 
+def merge_divmod(dim: DimLike) -> DimLike:
+    """Use c * floordiv(a, c) + mod(a, c) == a wherever both parts stand in the sum."""
+    for call in walk_calls(dim):
+        if call.fn != "mod":
+            continue
+        a, c = call.args
+        factor = coefficient_of_atom(dim, call)
+        quotient = Call("floordiv", call.args)
+        if factor == 0 or coefficient_of_atom(dim, quotient) != factor * c:
+            continue
+        rest = dim - factor * Dim((((call,), 1),)) - factor * c * Dim((((quotient,), 1),))
+        return merge_divmod(rest + factor * a)
+    return dim
+
+
+def coefficient_of_atom(dim: DimLike, atom: Atom) -> DimLike:
+    """Return the factor of `atom` in the terms that contain it exactly once."""
+    total: DimLike = 0
+    for mono, coeff in terms_of(dim):
+        if mono.count(atom) == 1:
+            total = total + from_terms({tuple(a for a in mono if a != atom): coeff})
+    return total
+
+
 def symbols_of(dim: DimLike) -> set[str]:
     """Return the names of all symbols in `dim`, inside calls too."""
     found: set[str] = set()

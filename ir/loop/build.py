@@ -110,22 +110,22 @@ class LoopBuilder(ScalarBuilder[Value]):
     def _atom(self, atom: Symbol | Call, env: Mapping[str, Value]) -> Value:
         if isinstance(atom, Symbol):
             return env[atom.name]
-        args = [self.index(arg, env) for arg in atom.args]
-        if atom.fn in ("min", "max"):
+        return self.dim_call(atom.fn, [self.index(arg, env) for arg in atom.args])
+
+    def dim_call(self, fn: str, args: Sequence[Value]) -> Value:
+        """Emit a dim function on i64 values, scalars or vectors alike; divisors are positive."""
+        if fn in ("min", "max"):
             result = args[0]
             for arg in args[1:]:
-                result = self.min(result, arg) if atom.fn == "min" else self.max(result, arg)
+                result = self.min(result, arg) if fn == "min" else self.max(result, arg)
             return result
-        return self._floor_op(atom.fn, args[0], args[1])
-
-    def _floor_op(self, fn: str, a: Value, b: Value) -> Value:
-        """Floored division or remainder by a positive divisor."""
+        a, b = args
         rem = self.rem(a, b)
-        negative = self.lt(rem, self.const(0, I64))
+        negative = self.lt(rem, self.const(0, rem))
         if fn == "mod":
             return self.select(negative, self.add(rem, b), rem)
         quotient = self.div(a, b)
-        return self.select(negative, self.sub(quotient, self.const(1, I64)), quotient)
+        return self.select(negative, self.sub(quotient, self.const(1, quotient)), quotient)
 
     # -- vectors --------------------------------------------------------------------------------
 

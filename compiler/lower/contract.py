@@ -1,0 +1,464 @@
+"""Matmul and convolution: register-blocked kernels over a packed right side.
+
+Both are a sum of products of two loads whose positions are affine. The right side depends on
+`n`, the iterator along which the output is contiguous; tiles of up to 28 rows x vectors of
+accumulators stay in registers while the loops over the reduced iterators run. Measured choices
+are in docs/decisions/0004-contraction-schedule.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tfc.compiler.lower.compose import Nest
+from tfc.compiler.lower.cost import estimate
+from tfc.compiler.lower.emitter import Emitter, Lane
+from tfc.compiler.lower.nest import parallel_loops
+from tfc.compiler.lower.normal import reductions
+from tfc.compiler.target import Target
+from tfc.ir.body import Apply, Expr, Guard, Iter, Load, Number, Range, Reduce
+from tfc.ir.core import Value
+from tfc.ir.dims import (
+    Dim,
+    DimLike,
+    ceildiv,
+    coefficient,
+    evaluate,
+    minimum,
+    product,
+    substitute,
+    symbols_of,
+)
+from tfc.ir.types import DType, VectorType
+
+Array = npt.NDArray[Any]
+PREFETCH_STEPS = 64
+MAX_VECTORS = 8
+MIN_WORK = 512
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One side of the product: a load, and the cast from its element type."""
+
+    load: Load
+    dtype: DType
+
+    @property
+    def address(self) -> DimLike:
+        address = self.load.index[0]
+        assert isinstance(address, (int, Dim))
+        return address
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """A nest that is a sum of products, with its iterators sorted by role.
+
+    batch: in both sides. rows: in the left only (or in neither). n: in the right only, contiguous
+    in the output. reduced: summed over, by falling stride of the left side.
+    """
+
+    nest: Nest
+    reduce: Reduce
+    left: Factor
+    right: Factor
+    batch: tuple[Iter, ...]
+    rows: tuple[Iter, ...]
+    n: Iter
+    reduced: tuple[Iter, ...]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Register tile: th x tw rows (of the last two row iterators) x `vectors` of `lanes`."""
+
+    th: int
+    tw: int
+    vectors: int
+    lanes: int
+
+    @property
+    def block(self) -> int:
+        return self.vectors * self.lanes
+
+
+def match(nest: Nest, hints: Mapping[str, int]) -> Contraction | None:
+    """Recognise a contraction worth a register-blocked kernel."""
+    if len(nest.outputs) != 1:
+        return None
+    sums = reductions(nest)
+    if len(sums) != 1 or sums[0].kind != "sum" or not sums[0].iters:
+        return None
+    body = sums[0].body
+    if not isinstance(body, Apply) or body.name != "mul":
+        return None
+    sides = [_factor(arg) for arg in body.args]
+    if sides[0] is None or sides[1] is None:
+        return None
+    for left, right in ((sides[0], sides[1]), (sides[1], sides[0])):
+        found = _sort(nest, sums[0], left, right, hints)
+        if found is not None:
+            return found
+    return None
+
+
+def _factor(expr: Expr) -> Factor | None:
+    dtype = expr.dtype
+    if isinstance(expr, Apply) and expr.name == "cast":
+        expr = expr.args[0]
+    if isinstance(expr, Load) and len(expr.index) == 1:
+        return Factor(expr, dtype)
+    return None
+
+
+def _sort(
+    nest: Nest, reduce: Reduce, left: Factor, right: Factor, hints: Mapping[str, int]
+) -> Contraction | None:
+    in_left, in_right = symbols_of(left.address), symbols_of(right.address)
+    out = nest.outputs[0].address
+    candidates = [
+        it
+        for it in nest.iters
+        if it.name in in_right and it.name not in in_left and coefficient(out, it.name) == 1
+    ]
+    names = {it.name for it in (*nest.iters, *reduce.iters)}
+    if not candidates or not _affine((left.address, right.address, out), names):
+        return None
+    n = max(candidates, key=lambda it: estimate(it.extent, hints))
+    others = [it for it in nest.iters if it is not n]
+    others.sort(key=lambda it: estimate(coefficient(out, it.name) or 0, hints), reverse=True)
+    reduced = sorted(
+        reduce.iters,
+        key=lambda it: estimate(coefficient(left.address, it.name) or 0, hints),
+        reverse=True,
+    )
+    work = product(it.extent for it in (*others, *reduced)) * n.extent
+    if estimate(work, hints) < MIN_WORK or estimate(n.extent, hints) < 2:
+        return None
+    return Contraction(
+        nest,
+        reduce,
+        left,
+        right,
+        tuple(it for it in others if it.name in in_right),
+        tuple(it for it in others if it.name not in in_right),
+        n,
+        tuple(reduced),
+    )
+
+
+def _affine(dims: Sequence[DimLike], names: set[str]) -> bool:
+    return all(
+        coefficient(dim, name) is not None for dim in dims for name in names & symbols_of(dim)
+    )
+
+
+# -- choosing ---------------------------------------------------------------------------------
+
+
+def choose_tile(c: Contraction, target: Target, hints: Mapping[str, int]) -> Tile:
+    """Pick the register tile: least padding of n and rows, then the widest tile."""
+    accumulator = c.reduce.dtype
+    lanes = max(target.vector_bits // accumulator.bits, 1)
+    n = estimate(c.n.extent, hints)
+    if isinstance(c.n.extent, int):
+        lanes = min(lanes, 1 << max(c.n.extent - 1, 0).bit_length())
+    height, width = _row_extents(c, hints)
+    total = max(height * width, 1)
+    best: tuple[float, int, Tile] | None = None
+    for vectors in range(1, MAX_VECTORS + 1):
+        limit = (target.vector_registers - vectors - 1) // vectors
+        if limit < 1:
+            break
+        if vectors > 4 and total > 4:
+            break
+        th, tw = _fit_rows(height, width, limit)
+        padded_n = math.ceil(n / (vectors * lanes)) * vectors * lanes
+        padded_rows = math.ceil(height / th) * th * math.ceil(width / tw) * tw
+        loads = 1 / (th * tw) + 1 / vectors
+        chains = 8 / min(th * tw * vectors, 8)
+        cost = padded_n / n * padded_rows / total * (1 + 0.25 * loads) * chains
+        order = abs(vectors - 2)
+        if best is None or (cost, order) < best[:2]:
+            best = (cost, order, Tile(th, tw, vectors, lanes))
+    assert best is not None
+    return best[2]
+
+
+def _row_extents(c: Contraction, hints: Mapping[str, int]) -> tuple[int, int]:
+    """Extents of the two row iterators that are tiled, 1 where there are fewer."""
+    extents = [max(estimate(it.extent, hints), 1) for it in c.rows[-2:]]
+    while len(extents) < 2:
+        extents.insert(0, 1)
+    return extents[0], extents[1]
+
+
+def _fit_rows(height: int, width: int, limit: int) -> tuple[int, int]:
+    """Split width evenly into tiles of at most `limit` rows; short widths take several rows."""
+    if width > limit:
+        return 1, math.ceil(width / math.ceil(width / limit))
+    th = max(limit // width, 1)
+    return math.ceil(height / math.ceil(height / th)), width
+
+
+# -- packing ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Packing:
+    """The right side laid out as [batch][panel][reduced][block], zero behind the last column."""
+
+    iters: tuple[Iter, ...]
+    address: DimLike
+    expr: Expr
+
+    @property
+    def size(self) -> DimLike:
+        return product(it.extent for it in self.iters)
+
+
+def panel_of(n: Iter, block: int) -> Iter:
+    """The iterator over panels of `block` columns."""
+    return Iter(f"{n.name}p", ceildiv(n.extent, block))
+
+
+def column_of(n: Iter, block: int) -> Iter:
+    """The iterator over the columns of one panel."""
+    return Iter(f"{n.name}j", block)
+
+
+def packing(c: Contraction, block: int) -> Packing:
+    """Return how the right side is packed into panels of `block` columns."""
+    panel, column = panel_of(c.n, block), column_of(c.n, block)
+    iters = (*c.batch, panel, *c.reduced, column)
+    address: DimLike = 0
+    for it in iters:
+        address = address * it.extent + it.dim
+    position = panel.dim * block + column.dim
+    source = substitute(c.right.address, {c.n.name: position})
+    load = Load(c.right.load.value, (source,), c.right.load.dtype)
+    expr: Expr = load
+    if c.n.extent % block != 0:
+        inside = (Range(position, 0, c.n.extent),)
+        expr = Guard(inside, load, Number(0, load.dtype), load.dtype)
+    return Packing(iters, address, expr)
+
+
+def is_contiguous(c: Contraction) -> bool:
+    """Whether the right side can be read in vectors where it lies."""
+    return coefficient(c.right.address, c.n.name) == 1
+
+
+def packed_size(c: Contraction) -> DimLike:
+    """Elements of the right side that the kernel reads."""
+    return product(it.extent for it in (*c.batch, c.n, *c.reduced))
+
+
+def pack_constant(c: Contraction, block: int, flat: Array) -> Array:
+    """Return the packed right side of a constant whose elements are `flat`.
+
+    All extents are static. One strided view and one copy, so it runs at memory speed.
+    """
+    panels = panel_of(c.n, block).extent
+    iters = (*c.batch, c.n, *c.reduced)
+    shape = [evaluate(it.extent, {}) for it in iters]
+    item = flat.itemsize
+    steps = [evaluate(coefficient(c.right.address, it.name) or 0, {}) * item for it in iters]
+    base = evaluate(substitute(c.right.address, {it.name: 0 for it in iters}), {})
+    source = np.lib.stride_tricks.as_strided(flat[base:], shape, steps, writeable=False)
+    batch = len(c.batch)
+    columns = evaluate(panels, {}) * block
+    if columns != shape[batch]:
+        pad = [(0, 0)] * len(shape)
+        pad[batch] = (0, columns - shape[batch])
+        source = np.pad(source, pad)
+    split = [*shape[:batch], columns // block, block, *shape[batch + 1 :]]
+    view = np.moveaxis(source.reshape(split), batch + 1, -1)
+    return np.ascontiguousarray(view).reshape(-1)
+
+
+def with_packed_right(c: Contraction, value: Value, block: int) -> Contraction:
+    """Return the contraction reading its right side from the packed buffer `value`."""
+    load = Load(value, (packing(c, block).address,), c.right.load.dtype)
+    return replace(c, right=Factor(load, c.right.dtype))
+
+
+def collapse_reduced(c: Contraction) -> Contraction:
+    """Merge neighbouring reduced iterators that both sides run through as one."""
+    iters = list(c.reduced)
+    left, right = c.left, c.right
+    position = len(iters) - 2
+    while position >= 0:
+        outer, inner = iters[position], iters[position + 1]
+        if all(_runs_on(side.address, outer, inner) for side in (left, right)):
+            iters[position : position + 2] = [Iter(inner.name, outer.extent * inner.extent)]
+            left, right = _without(left, outer), _without(right, outer)
+        position -= 1
+    return replace(c, reduced=tuple(iters), left=left, right=right)
+
+
+def _runs_on(address: DimLike, outer: Iter, inner: Iter) -> bool:
+    a, b = coefficient(address, outer.name), coefficient(address, inner.name)
+    return a is not None and b is not None and a == b * inner.extent
+
+
+def _without(side: Factor, it: Iter) -> Factor:
+    address = substitute(side.address, {it.name: 0})
+    return replace(side, load=Load(side.load.value, (address,), side.load.dtype))
+
+
+# -- the kernel -------------------------------------------------------------------------------
+
+
+class ContractionSchedule:
+    """Emits the register-blocked kernel of a contraction.
+
+    packed: the right side is in panels; otherwise it is read where it lies, contiguous in n.
+    """
+
+    def __init__(
+        self,
+        emitter: Emitter,
+        c: Contraction,
+        tile: Tile,
+        hints: Mapping[str, int],
+        packed: bool,
+        streamed: bool,
+    ) -> None:
+        self.e = emitter
+        self.b = emitter.b
+        self.c = c
+        self.tile = tile
+        self.hints = hints
+        self.packed = packed
+        self.streamed = streamed
+        self.panel = panel_of(c.n, tile.block)
+        padding = [Iter(f"unit{i}", 1) for i in range(2)]
+        tiled = [*padding, *c.rows][-2:]
+        self.tiled = tuple(tiled)
+        self.tiles = (
+            Iter(f"{tiled[0].name}t", ceildiv(tiled[0].extent, tile.th)),
+            Iter(f"{tiled[1].name}t", ceildiv(tiled[1].extent, tile.tw)),
+        )
+
+    def emit(self) -> None:
+        loops = [*self.c.batch, self.panel, *self.c.rows[:-2], *self.tiles]
+        with parallel_loops(self.e, [it for it in loops if it.extent != 1], self._cycles(),
+                            self.hints), self.e.scope({}):  # fmt: skip
+            units = {it.name: self.e.index(0) for it in loops if it.extent == 1}
+            with self.e.scope(units):
+                self._tile()
+
+    def _cycles(self) -> float:
+        """Cycles of one tile at two multiply-adds a cycle."""
+        steps = estimate(product(it.extent for it in self.c.reduced), self.hints)
+        rows = self.tile.th * self.tile.tw
+        return steps * max(rows * self.tile.vectors / 2, self.tile.vectors) + 4 * rows
+
+    def _tile(self) -> None:
+        rows = self._rows()
+        lefts = [self._left(row) for row in rows]
+        like = VectorType(self.c.reduce.dtype, self.tile.lanes)
+        zero = self.b.const(0, like)
+        totals = self._sum(list(self.c.reduced), lefts, [zero] * (len(rows) * self.tile.vectors))
+        self._finish(rows, totals)
+
+    def _starts(self, axis: int, size: int) -> list[Value]:
+        """The iterator values of a tile along one axis. The last tile overlaps its neighbour."""
+        it, tiles = self.tiled[axis], self.tiles[axis]
+        start = tiles.dim * size
+        if it.extent % size == 0:
+            return [self.e.index(start + i) for i in range(size)]
+        if isinstance(it.extent, int) and it.extent >= size:
+            first = self.e.index(minimum(start, it.extent - size))
+            return [first, *(self.b.add(first, self.e.index(i)) for i in range(1, size))]
+        return [self.e.index(minimum(start + i, it.extent - 1)) for i in range(size)]
+
+    def _rows(self) -> list[dict[str, Value]]:
+        """For each row of the tile, the values of the two tiled iterators."""
+        high, low = self.tiled
+        return [
+            {high.name: y, low.name: x}
+            for y in self._starts(0, self.tile.th)
+            for x in self._starts(1, self.tile.tw)
+        ]
+
+    def _left(self, row: Mapping[str, Value]) -> Value:
+        """A view of the left buffer that starts at the row's first element."""
+        origin = substitute(self.c.left.address, {it.name: 0 for it in self.c.reduced})
+        buf = self.e.buffers[self.c.left.load.value]
+        with self.e.scope(row):
+            return self.b.view(buf, self.e.index(origin), buf.type)  # type: ignore[arg-type]
+
+    def _sum(self, iters: list[Iter], lefts: list[Value], carried: list[Value]) -> list[Value]:
+        if not iters:
+            return self._step(lefts, carried)
+        with self.e.loop(iters[0], carried=carried) as (values, following):
+            following.extend(self._sum(iters[1:], lefts, list(values)))
+        return values
+
+    def _step(self, lefts: list[Value], carried: list[Value]) -> list[Value]:
+        """One multiply-add of every accumulator."""
+        rights = [self._right(v) for v in range(self.tile.vectors)]
+        origin = substitute(self.c.left.address, {it.name: 0 for it in self.c.reduced})
+        offset = self.e.index(self.c.left.address - origin)
+        following: list[Value] = []
+        for row, left in enumerate(lefts):
+            scalar = self.b.cast(self.b.load(left, offset), self.c.left.dtype)
+            wide = self.b.splat(scalar, self.tile.lanes)
+            for v, right in enumerate(rights):
+                total = carried[row * self.tile.vectors + v]
+                following.append(self._multiply_add(wide, right, total))
+        return following
+
+    def _multiply_add(self, x: Value, y: Value, total: Value) -> Value:
+        if self.c.reduce.dtype.is_float:
+            return self.b.fma(x, y, total)
+        return self.b.add(self.b.mul(x, y), total)
+
+    def _right(self, vector: int) -> Value:
+        buf = self.e.buffers[self.c.right.load.value]
+        first = vector * self.tile.lanes
+        if self.packed:
+            column = column_of(self.c.n, self.tile.block)
+            address = substitute(self.c.right.address, {column.name: first})
+            if self.streamed:
+                ahead = address + PREFETCH_STEPS * self.tile.block
+                self.b.prefetch(buf, self.e.index(ahead))
+            value = self.b.vload(buf, [self.e.index(address)], self.tile.lanes)
+        else:
+            address = substitute(self.c.right.address, {self.c.n.name: self._column(vector)})
+            mask = self._mask(vector)
+            value = self.b.vload(buf, [self.e.index(address)], self.tile.lanes, mask=mask)
+        return self.b.cast(value, self.c.right.dtype)
+
+    def _column(self, vector: int) -> DimLike:
+        return self.panel.dim * self.tile.block + vector * self.tile.lanes
+
+    def _mask(self, vector: int) -> Value | None:
+        """The mask of a vector's columns that exist, None where all do in every panel."""
+        if self.c.n.extent % self.tile.block == 0:
+            return None
+        start = self.e.index(self._column(vector))
+        end = self.e.index(self.c.n.extent)
+        return self.e.cached_mask(self._column(vector), start, end, self.tile.lanes)
+
+    def _finish(self, rows: Sequence[Mapping[str, Value]], totals: list[Value]) -> None:
+        """Evaluate the epilogue on the accumulators and store."""
+        (output,) = self.c.nest.outputs
+        n = self.c.n.name
+        for v in range(self.tile.vectors):
+            lane = Lane(n, self.tile.lanes, self._mask(v))
+            with self.e.scope({n: self.e.index(self._column(v))}), self.e.vectorised(lane):
+                for row, values in enumerate(rows):
+                    with self.e.scope(values):
+                        self.e.remember(self.c.reduce, totals[row * self.tile.vectors + v])
+                        element = self.e.eval_wide(output.expr)
+                        self.e.store(output.value, (output.address,), element)

@@ -1,0 +1,50 @@
+"""Sizes and costs that schedules decide by: estimates of symbolic dims, work of expressions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tfc.ir.body import Apply, Expr, Reduce, children
+from tfc.ir.dims import DimLike, evaluate, symbols_of
+from tfc.ir.loop.scalar import MATH
+
+DEFAULT_EXTENT = 64
+# Work is counted in cycles of one core. Waking and joining a thread costs about 7,000 of them;
+# below PARALLEL_WORK a second thread costs more than it saves. TASK_WORK is one task's share.
+PARALLEL_WORK = 24_000
+TASK_WORK = 20_000
+_MATH_COST = 12.0
+_DIV_COST = 4.0
+
+
+def estimate(dim: DimLike, hints: Mapping[str, int]) -> int:
+    """The likely value of a dim: symbols by their hints, unknown ones as 64."""
+    if isinstance(dim, int):
+        return dim
+    return evaluate(dim, {name: hints.get(name, DEFAULT_EXTENT) for name in symbols_of(dim)})
+
+
+def work(expr: Expr, hints: Mapping[str, int]) -> float:
+    """Scalar operations that one element of `expr` costs, shared nodes counted once."""
+    done: dict[int, float] = {}
+
+    def visit(node: Expr) -> float:
+        if id(node) in done:
+            return 0.0
+        done[id(node)] = 1.0
+        below = sum(visit(child) for child in children(node))
+        if isinstance(node, Reduce):
+            for it in node.iters:
+                below *= estimate(it.extent, hints)
+            return below + 1
+        if isinstance(node, Apply):
+            return below + _op_cost(node.name)
+        return below + 1
+
+    return visit(expr)
+
+
+def _op_cost(name: str) -> float:
+    if name in MATH:
+        return _MATH_COST
+    return _DIV_COST if name in ("div", "rem", "sqrt") else 1.0

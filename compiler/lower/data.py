@@ -1,0 +1,58 @@
+"""The constant table of a program: which stored arrays kernels read, under which names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tfc.compiler.lower.storage import Root, RootKind
+from tfc.ir import arrays
+from tfc.ir.attrs import ConstRef
+from tfc.ir.constants import ConstantStore
+from tfc.ir.core import DataEntry, Module, Value
+from tfc.ir.dims import evaluate
+from tfc.ir.types import BufferType, DType, TensorType
+
+Array = npt.NDArray[Any]
+
+
+class DataTable:
+    """Adds entries to a program's constant table; equal contents share one entry."""
+
+    def __init__(self, program: Module) -> None:
+        assert isinstance(program.constants, ConstantStore)
+        self._program = program
+        self._store = program.constants
+        self._names: dict[Root, str] = {}
+
+    def array_of(self, root: Root) -> Array:
+        """The elements of a constant root, flat and row-major."""
+        op = root.value.op
+        assert op is not None and root.kind is RootKind.CONSTANT
+        if op.name == "constant":
+            array = arrays.constant_array(op.attrs, self._store)
+        else:
+            array = np.array([evaluate(dim, {}) for dim in op.attrs.values], np.int64)
+        return np.ascontiguousarray(array).reshape(-1)
+
+    def name_of(self, root: Root) -> str:
+        """The table name of a constant root; the entry is made on first use."""
+        name = self._names.get(root)
+        if name is None:
+            assert isinstance(root.value.type, TensorType)
+            name = self._names[root] = self._entry(self.array_of(root), root.value.type.dtype)
+        return name
+
+    def add(self, array: Array, dtype: DType, value: Value) -> Root:
+        """Add a derived array, such as packed weights, and return its root."""
+        root = Root(RootKind.CONSTANT, value, array.size)
+        self._names[root] = self._entry(array, dtype)
+        return root
+
+    def _entry(self, flat: Array, dtype: DType) -> str:
+        ref: ConstRef = self._store.add(flat, dtype)
+        name = f"c_{ref.hash[:16]}"
+        self._program.data[name] = DataEntry(ref, BufferType(dtype, (int(flat.size),), (1,)))
+        return name

@@ -1,0 +1,323 @@
+"""Makes kernels: composes a group, normalises it, picks a schedule, and emits it once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tfc.compiler.lower import contract, staging
+from tfc.compiler.lower.compose import Access, Composer, Nest, Output
+from tfc.compiler.lower.cost import estimate
+from tfc.compiler.lower.data import DataTable
+from tfc.compiler.lower.emitter import Emitter
+from tfc.compiler.lower.nest import NestSchedule
+from tfc.compiler.lower.normal import normalise, reductions
+from tfc.compiler.lower.storage import (
+    Part,
+    Place,
+    Root,
+    RootKind,
+    Storage,
+    index_iters,
+    shape_of,
+)
+from tfc.compiler.target import Target
+from tfc.ir.body import Expr, Load, Number, walk
+from tfc.ir.core import Block, Function, Module, Op, Value
+from tfc.ir.dims import DimLike, symbols_of
+from tfc.ir.loop.build import LoopBuilder
+from tfc.ir.text.printer import print_function
+from tfc.ir.types import BufferType, TensorType, row_major
+
+
+@dataclass(frozen=True)
+class Group:
+    """The ops of one kernel: their outer operands and the value they compute."""
+
+    name: str
+    ops: tuple[Op, ...]
+    outer: Mapping[Value, Value]
+    results: tuple[tuple[Value, Value], ...]
+
+    @staticmethod
+    def of(op: Op) -> Group:
+        """The group of a `fused` op, or of a single op. results: (value inside, value outside)."""
+        if op.name != "fused":
+            pairs = tuple((result, result) for result in op.results)
+            return Group(op.name, (op,), {}, pairs)
+        (region,) = op.regions
+        outer = dict(zip(region.args, op.operands, strict=True))
+        inner = tuple(o for o in region if not o.defn.terminator)  # type: ignore[attr-defined]
+        pairs = tuple(zip(region.terminator.operands, op.results, strict=True))
+        kinds = [o.name for o in inner if o.name not in ("constant", "dims")]
+        return Group("_".join(dict.fromkeys(kinds)) or "copy", inner, outer, pairs)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A call to make: kernel name, the places of its arguments, how many of them it writes."""
+
+    kernel: str
+    places: list[Place]
+    writes: int = 1
+
+
+class KernelBuilder:
+    """Makes the kernels of one program; equal kernels are made once."""
+
+    def __init__(
+        self, program: Module, storage: Storage, target: Target, hints: Mapping[str, int]
+    ) -> None:
+        self.program = program
+        self.storage = storage
+        self.target = target
+        self.hints = hints
+        self.data = DataTable(program)
+        self._by_text: dict[str, str] = {}
+        self._packed: dict[object, Root] = {}
+
+    # -- what to compute ------------------------------------------------------------------------
+
+    def group(self, group: Group) -> list[Step]:
+        """The steps that compute a group."""
+        composer, nest = self._compose(group, {})
+        inside, outside = group.results[0]
+        if len(group.results) == 1 and reductions(nest):
+            staged = staging.candidate(composer, inside)
+            if staged is not None:
+                again, other = self._compose(group, {staged: self._access(outside)})
+                nest = staging.keep_first(again, other, staged) or nest
+        return self._kernel(group.name, nest)
+
+    def _compose(
+        self, group: Group, staged: Mapping[Value, Access]
+    ) -> tuple[Composer, Nest]:
+        composer = Composer(set(group.ops), group.outer, self._access, staged)
+        iters = index_iters(shape_of(group.results[0][0]), composer)
+        index = tuple(it.dim for it in iters)
+        outputs = tuple(
+            Output(result, self._address(result, index), composer.element(value, index))
+            for value, result in group.results
+        )
+        return composer, Nest(tuple(iters), outputs)
+
+    def copy_part(self, op: Op, part: Part) -> list[Step]:
+        """The step that copies one operand into its part of the result."""
+        operand = op.operands[part.operand]
+        composer = Composer(set(), {}, self._access, {})
+        iters = index_iters(shape_of(operand), composer)
+        index = tuple(it.dim for it in iters)
+        at = tuple(i + s for i, s in zip(index, part.starts, strict=True))
+        output = Output(op.result, self._address(op.result, at), composer.load(operand, index))
+        return self._kernel("copy", Nest(tuple(iters), (output,)))
+
+    def copy_out(self, value: Value, position: int) -> Step:
+        """The step that copies `value` into output `position` in row-major order."""
+        composer = Composer(set(), {}, self._access, {})
+        iters = index_iters(shape_of(value), composer)
+        index = tuple(it.dim for it in iters)
+        root = Root(RootKind.OUTPUT, value, _size(value), position)
+        target = Value(value.type, Block(), 0, "out")
+        strides = row_major(shape_of(value))
+        address: DimLike = 0
+        for i, stride in zip(index, strides, strict=True):
+            address = address + i * stride
+        nest = Nest(tuple(iters), (Output(target, address, composer.load(value, index)),))
+        (step,) = self._kernel("copy", nest, {target: Place(root, 0, strides)})
+        return step
+
+    def border(self, op: Op, parts: Sequence[Part]) -> Step | None:
+        """The step that fills what no operand covers of a padded result."""
+        if len(parts) != 1:
+            return None
+        (part,) = parts
+        whole, inner = shape_of(op.result), shape_of(op.operands[part.operand])
+        fill = _padding(op, Composer(set(), {}, self._access, {}))
+        nests = []
+        for axis, (size, own, start) in enumerate(zip(whole, inner, part.starts, strict=True)):
+            end = start + own
+            for lo, count in ((0, start), (end, size - end)):
+                if count == 0:
+                    continue
+                composer = Composer(set(), {}, self._access, {})
+                extents = [count if a == axis else n for a, n in enumerate(whole)]
+                iters = index_iters(extents, composer)
+                index = tuple(it.dim + (lo if a == axis else 0) for a, it in enumerate(iters))
+                output = Output(op.result, self._address(op.result, index), fill)
+                nests.append(normalise(Nest(tuple(iters), (output,))))
+        return self._emit("border", nests, [op.result], {}) if nests else None
+
+    def _access(self, value: Value) -> Access:
+        return Access(self.storage.place(value).strides)
+
+    def _address(self, value: Value, index: Sequence[DimLike]) -> DimLike:
+        address: DimLike = 0
+        for i, stride in zip(index, self.storage.place(value).strides, strict=True):
+            address = address + i * stride
+        return address
+
+    # -- how to compute it ----------------------------------------------------------------------
+
+    def _kernel(
+        self, name: str, nest: Nest, places: Mapping[Value, Place] | None = None
+    ) -> list[Step]:
+        nest = normalise(nest)
+        written = [output.value for output in nest.outputs]
+        found = contract.match(nest, self.hints)
+        if found is not None:
+            return self._contraction(name, found)
+        return [self._emit(name, [nest], written, places or {})]
+
+    def _contraction(self, name: str, c: contract.Contraction) -> list[Step]:
+        tile = contract.choose_tile(c, self.target, self.hints)
+        right = c.right.load.value
+        place = self.storage.place(right)
+        places: dict[Value, Place] = {}
+        steps: list[Step] = []
+        packed = True
+        if place.root.kind is RootKind.CONSTANT:
+            value, places[value] = self._packed_constant(c, tile, place)
+            c = contract.with_packed_right(c, value, tile.block)
+        elif contract.is_contiguous(c):
+            packed = False
+        else:
+            steps, value, places[value] = self._pack(c, tile)
+            c = contract.with_packed_right(c, value, tile.block)
+        c = contract.collapse_reduced(c)
+        streamed = packed and self._is_large(c)
+        written = [output.value for output in c.nest.outputs]
+
+        def schedule(e: Emitter) -> None:
+            contract.ContractionSchedule(e, c, tile, self.hints, packed, streamed).emit()
+
+        reads = _reads(c.nest, skip=right if packed else None)
+        for side in (c.left.load.value, c.right.load.value):
+            if side not in reads:
+                reads.append(side)
+        steps.append(self._function(name, reads, written, places, [schedule]))
+        return steps
+
+    def _is_large(self, c: contract.Contraction) -> bool:
+        """Whether the packed right side is streamed from beyond the second-level cache."""
+        size = contract.packed_size(c)
+        return estimate(size, self.hints) * c.right.load.dtype.bytes > self.target.l2 // 2
+
+    def _packed_constant(
+        self, c: contract.Contraction, tile: contract.Tile, place: Place
+    ) -> tuple[Value, Place]:
+        flat = self.data.array_of(place.root)[_int(place.offset) :]
+        array = contract.pack_constant(c, tile.block, flat)
+        dtype = c.right.load.dtype
+        value = Value(TensorType(dtype, (array.size,)), Block(), 0, "packed")
+        root = self.data.add(array, dtype, value)
+        return value, Place(root, 0, (1,))
+
+    def _pack(
+        self, c: contract.Contraction, tile: contract.Tile
+    ) -> tuple[list[Step], Value, Place]:
+        packing = contract.packing(c, tile.block)
+        value = Value(TensorType(c.right.load.dtype, (packing.size,)), Block(), 0, "packed")
+        place = Place(Root(RootKind.TEMP, value, packing.size), 0, (1,))
+        nest = Nest(packing.iters, (Output(value, packing.address, packing.expr),))
+        steps = [self._emit("pack", [normalise(nest)], [value], {value: place})]
+        return steps, value, place
+
+    def _emit(
+        self,
+        name: str,
+        nests: Sequence[Nest],
+        written: list[Value],
+        places: Mapping[Value, Place],
+    ) -> Step:
+        """Make a kernel of nests that run one after the other."""
+        reads: list[Value] = []
+        schedules: list[Callable[[Emitter], None]] = []
+        for nest in nests:
+            for value in _reads(nest):
+                if value not in reads:
+                    reads.append(value)
+            schedules.append(lambda e, n=nest: self._nest(e, n))  # type: ignore[misc]
+        return self._function(name, reads, written, places, schedules)
+
+    def _nest(self, e: Emitter, nest: Nest) -> None:
+        NestSchedule(e, nest, self.target, self.hints).emit()
+
+    def _function(
+        self,
+        name: str,
+        reads: Sequence[Value],
+        written: Sequence[Value],
+        places: Mapping[Value, Place],
+        schedules: Sequence[Callable[[Emitter], None]],
+    ) -> Step:
+        own = [places.get(value) or self.storage.place(value) for value in (*reads, *written)]
+        types = [_view_type(v, p) for v, p in zip((*reads, *written), own, strict=True)]
+        names = [f"x{i}" for i in range(len(reads))] + [f"y{i}" for i in range(len(written))]
+        block = Block(types, names)
+        builder = LoopBuilder(block)
+        emitter = Emitter(builder, dict(zip((*reads, *written), block.args, strict=True)))
+        for schedule in schedules:
+            schedule(emitter)
+        builder.emit("return")
+        function = Function(name, block, "kernel")
+        used = _symbols(function)
+        main = self.storage.function.symbols
+        function.symbols = {s: main[s] for s in main if s in used}
+        return Step(self._unique(function), own, len(written))
+
+    def _unique(self, function: Function) -> str:
+        """Add the kernel to the program unless an equal one is there; return its name."""
+        stem = function.name
+        function.name = "kernel"
+        text = print_function(function)
+        known = self._by_text.get(text)
+        if known is None:
+            known = self._by_text[text] = f"k{len(self._by_text)}_{stem}"[:48]
+            function.name = known
+            self.program.add(function)
+        return known
+
+
+def _padding(op: Op, composer: Composer) -> Expr:
+    """The element that a pad op puts around its operand."""
+    if len(op.operands) > 1:
+        return composer.load(op.operands[1], ())
+    assert isinstance(op.result.type, TensorType)
+    return Number(0, op.result.type.dtype)
+
+
+def _reads(nest: Nest, skip: Value | None = None) -> list[Value]:
+    found: dict[Value, None] = {}
+    for output in nest.outputs:
+        for node in walk(output.expr):
+            if isinstance(node, Load) and node.value is not skip:
+                found[node.value] = None
+    return list(found)
+
+
+def _view_type(value: Value, place: Place) -> BufferType:
+    """The flat buffer that a kernel sees of a place: from its offset to the root's end."""
+    assert isinstance(value.type, TensorType)
+    return BufferType(value.type.dtype, (place.root.size - place.offset,), (1,))
+
+
+def _size(value: Value) -> DimLike:
+    assert isinstance(value.type, TensorType)
+    return value.type.size
+
+
+def _symbols(function: Function) -> set[str]:
+    found: set[str] = set()
+    for arg in function.args:
+        assert isinstance(arg.type, BufferType)
+        for dim in arg.type.shape:
+            found |= symbols_of(dim)
+    for op in function.block.walk():
+        if op.name == "dim":
+            found |= symbols_of(op.attrs.expr)
+    return found
+
+
+def _int(dim: DimLike) -> int:
+    assert isinstance(dim, int), "constants have static places"
+    return dim

@@ -1,0 +1,407 @@
+"""The general CPU schedule: elementwise work, data movement, pooling, reductions, row kernels.
+
+Parallel iterators run in storage order. Those that some reduction depends on are the row
+iterators; the others run inside a row, after its reductions. One iterator is vectorised: a row
+iterator (lanes are rows), or the innermost one of each inner loop (lanes run along the row).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tfc.compiler.lower.compose import Nest
+from tfc.compiler.lower.cost import PARALLEL_WORK, TASK_WORK, estimate, work
+from tfc.compiler.lower.emitter import POSITIONS, Emitter, Lane
+from tfc.compiler.lower.normal import reductions
+from tfc.compiler.target import Target
+from tfc.ir.body import COMBINE, Guard, Iter, Keep, Load, Reduce, walk
+from tfc.ir.core import Value
+from tfc.ir.dims import (
+    Dim,
+    DimLike,
+    ceildiv,
+    coefficient,
+    floordiv,
+    minimum,
+    mod,
+    product,
+    symbols_of,
+)
+from tfc.ir.types import DType
+
+MAX_LANES = 64
+ACCUMULATORS = 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a nest runs: loops outside a row, loops inside it, and what is vectorised."""
+
+    rows: tuple[Iter, ...]
+    inner: tuple[Iter, ...]
+    lane: Iter | None
+    width: int
+
+
+class NestSchedule:
+    """Emits one nest through an emitter."""
+
+    def __init__(
+        self, emitter: Emitter, nest: Nest, target: Target, hints: Mapping[str, int]
+    ) -> None:
+        self.e = emitter
+        self.nest = nest
+        self.target = target
+        self.hints = hints
+        self.reduces = reductions(nest)
+        self.plan = self._plan()
+
+    # -- planning -------------------------------------------------------------------------------
+
+    def _plan(self) -> Plan:
+        order = self._storage_order()
+        names: set[str] = set()
+        for reduce in self.reduces:
+            names |= self.e.free(reduce)
+        rows = [it for it in order if it.name in names]
+        inner = [it for it in order if it.name not in names]
+        width = self._max_width()
+        if not self.reduces:
+            rows, inner = order[:-1], order[-1:]
+            lane = self._best_lane(order)
+            if lane is not None and lane not in inner:
+                rows, inner = [it for it in order if it is not lane], [lane]
+            return self._make(rows, inner, lane, width)
+        lane = self._row_lane(rows, width)
+        if lane is not None:
+            rows.remove(lane)
+        return self._make(rows, inner, lane, width)
+
+    def _make(
+        self, rows: Sequence[Iter], inner: Sequence[Iter], lane: Iter | None, width: int
+    ) -> Plan:
+        if lane is not None and isinstance(lane.extent, int):
+            width = min(width, _power_above(lane.extent))
+        return Plan(tuple(rows), tuple(inner), lane if width > 1 else None, width)
+
+    def _storage_order(self) -> list[Iter]:
+        address = self.nest.outputs[0].address
+
+        def stride(it: Iter) -> int:
+            step = coefficient(address, it.name)
+            return estimate(step, self.hints) if step is not None else 0
+
+        return sorted(self.nest.iters, key=stride, reverse=True)
+
+    def _max_width(self) -> int:
+        """Lanes of a vector of the widest element type that is computed with."""
+        bits = max(_compute_bits(output.expr.dtype) for output in self.nest.outputs)
+        for reduce in self.reduces:
+            bits = max(bits, _compute_bits(reduce.dtype if reduce.kind not in POSITIONS
+                                           else reduce.body.dtype))  # fmt: skip
+        return min(self.target.vector_bits // bits, MAX_LANES)
+
+    def _steps(self, name: str) -> Iterator[tuple[DimLike | None, bool]]:
+        """For every access that moves with `name`: its stride, and whether it is a store."""
+        seen: set[int] = set()
+        for output in self.nest.outputs:
+            if name in symbols_of(output.address):
+                yield coefficient(output.address, name), True
+            for node in walk(output.expr):
+                if id(node) in seen or not isinstance(node, (Load, Keep)):
+                    continue
+                seen.add(id(node))
+                if name in self.e.free(node):
+                    fixed = node.index[0]
+                    static = isinstance(fixed, int) or not isinstance(fixed, (Load, Keep))
+                    dynamic = any(name in self.e.free(x) for x in _dynamic(node))
+                    step = coefficient(fixed, name) if static else None  # type: ignore[arg-type]
+                    yield (None if dynamic else step), False
+
+    def _lane_cost(self, it: Iter, width: int) -> float:
+        """Memory operations an element when `it` is vectorised, lower is better."""
+        extent = max(estimate(it.extent, self.hints), 1)
+        lanes = min(width, _power_above(extent))
+        used = extent / (-(-extent // lanes) * lanes)
+        total = 0.2
+        for step, store in self._steps(it.name):
+            if step == 1:
+                total += 1.0
+            else:
+                total += lanes * (1.5 if store else 1.0)
+        return total / (lanes * used)
+
+    def _best_lane(self, order: Sequence[Iter]) -> Iter | None:
+        width = self._max_width()
+        costs = [(self._lane_cost(it, width), -i) for i, it in enumerate(order)]
+        if not costs:
+            return None
+        best = min(costs)
+        return order[-best[1]] if best[0] < 1.5 else None
+
+    def _row_lane(self, rows: Sequence[Iter], width: int) -> Iter | None:
+        """The row iterator whose lanes beat vectorising along the rows, if there is one."""
+        if not rows:
+            return None
+        along = 0.0
+        for reduce in self.reduces:
+            if reduce.iters and reduce.kind not in POSITIONS:
+                along = max(along, self._lane_cost(reduce.iters[-1], width))
+            else:
+                along = max(along, 1.0)
+        best = min(rows, key=lambda it: self._lane_cost(it, width))
+        return best if self._lane_cost(best, width) < along else None
+
+    # -- emission -------------------------------------------------------------------------------
+
+    def emit(self) -> None:
+        with parallel_loops(self.e, self.plan.rows, self._row_work(), self.hints):
+            if self.plan.lane is not None and self.plan.lane not in self.plan.inner:
+                self.lanes(self.plan.lane, self.plan.width, self._row)
+            else:
+                self._row()
+
+    def _row_work(self) -> float:
+        """Cycles of one iteration of the row loops."""
+        total = sum(work(output.expr, self.hints) + 2 for output in self.nest.outputs)
+        for it in self.plan.inner:
+            total *= estimate(it.extent, self.hints)
+        if self.plan.lane is not None and self.plan.lane not in self.plan.inner:
+            total *= estimate(self.plan.lane.extent, self.hints)
+        return total / self.plan.width
+
+    def _row(self) -> None:
+        """One row: its reductions in order, then its elements."""
+        for reduce in self.reduces:
+            if self.e.lane is None:
+                self._reduce_along(reduce)
+            else:
+                self.e.eval(reduce)
+        self._elements(list(self.plan.inner))
+
+    def _elements(self, inner: list[Iter]) -> None:
+        if not inner:
+            for output in self.nest.outputs:
+                element = self.e.eval_wide(output.expr)
+                self.e.store(output.value, (output.address,), element)
+        elif len(inner) == 1 and self.e.lane is None and self.plan.width > 1:
+            lane = self.plan.lane or (inner[0] if self.reduces else None)
+            if lane is inner[0]:
+                self.lanes(lane, min(self.plan.width, _extent_width(lane)), lambda: self._elements([]))
+            else:
+                with self.e.loop(inner[0]):
+                    self._elements([])
+        else:
+            with self.e.loop(inner[0]):
+                self._elements(inner[1:])
+
+    def lanes(self, it: Iter, width: int, body: Callable[[], None]) -> None:
+        """Run `body` for the vectors of `it`, then for the rest: masked, or one by one."""
+        full = floordiv(it.extent, width) * width
+        if full != 0:
+            with self.e.loop(it, 0, full, width), self.e.vectorised(Lane(it.name, width)):
+                body()
+        if full == it.extent:
+            return
+        if not self.target.has_masks:
+            with self.e.loop(it, full, it.extent):
+                body()
+            return
+        with self.e.loop(it, full, it.extent, width):
+            mask = self.e.b.tail_mask(self.e.index(it.dim), self.e.index(it.extent), width)
+            with self.e.vectorised(Lane(it.name, width, mask)):
+                body()
+
+    def _reduce_along(self, reduce: Reduce) -> None:
+        """Emit a reduction at the current row with its innermost iterator vectorised."""
+        width = min(self.target.vector_bits // _compute_bits(reduce.dtype), MAX_LANES)
+        if not self._vectorises(reduce) or width < 2:
+            self.e.eval(reduce)
+            return
+        with self.e.hoisted(reduce):
+            self.e.remember(reduce, VectorReduction(self, reduce, width).emit())
+
+    def _vectorises(self, reduce: Reduce) -> bool:
+        if reduce.kind in POSITIONS or not reduce.iters:
+            return False
+        last = reduce.iters[-1]
+        extent = last.extent
+        if isinstance(extent, int) and extent < 4:
+            return False
+        for node in walk(reduce.body):
+            if isinstance(node, Guard) and any(
+                last.name in symbols_of(d) for r in node.ranges for d in (r.dim, r.lo, r.hi)
+            ):
+                return False
+            if isinstance(node, (Load, Keep)) and last.name in self.e.free(node):
+                fixed = node.index[0]
+                if _dynamic(node) or coefficient(fixed, last.name) != 1:  # type: ignore[arg-type]
+                    return False
+        return True
+
+
+class VectorReduction:
+    """A reduction whose innermost iterator runs along the lanes, with several accumulators."""
+
+    def __init__(self, schedule: NestSchedule, reduce: Reduce, width: int) -> None:
+        self.e = schedule.e
+        self.target = schedule.target
+        self.reduce = reduce
+        extent = reduce.iters[-1].extent
+        self.width = min(width, _power_above(extent)) if isinstance(extent, int) else width
+
+    def emit(self) -> Value:
+        e, reduce = self.e, self.reduce
+        last = reduce.iters[-1]
+        with e.vectorised(Lane(last.name, self.width)):
+            start = e.initial(reduce) * ACCUMULATORS
+        outer = list(reduce.iters[:-1])
+        totals = self._outer(outer, start)
+        while len(totals) > 1:
+            half = len(totals) // 2
+            totals = [
+                e.b.apply(COMBINE[reduce.kind], totals[i], totals[i + half]) for i in range(half)
+            ]
+        return e.b.reduce(COMBINE[reduce.kind], totals[0])
+
+    def _outer(self, outer: list[Iter], carried: list[Value]) -> list[Value]:
+        if not outer:
+            return self._vectors(carried)
+        with self.e.loop(outer[0], carried=carried) as (values, following):
+            following.extend(self._outer(outer[1:], list(values)))
+        return values
+
+    def _vectors(self, carried: list[Value]) -> list[Value]:
+        """Unrolled vectors, then single vectors, then the tail."""
+        e, last = self.e, self.reduce.iters[-1]
+        block = self.width * ACCUMULATORS
+        unrolled = floordiv(last.extent, block) * block
+        full = floordiv(last.extent, self.width) * self.width
+        if unrolled != 0:
+            with e.loop(last, 0, unrolled, block, carried) as (values, following):
+                with e.vectorised(Lane(last.name, self.width)):
+                    following.extend(e.combine_copies(self.reduce, self._copies(last), values))
+            carried = values
+        if full != unrolled:
+            carried = self._single(last, unrolled, full, carried, None)
+        if full != last.extent:
+            carried = self._tail(last, full, carried)
+        return carried
+
+    def _copies(self, last: Iter) -> list[dict[str, Value]]:
+        base = self.e.index(last.dim)
+        copies = [{last.name: base}]
+        for i in range(1, ACCUMULATORS):
+            offset = self.e.index(i * self.width)
+            copies.append({last.name: self.e.b.add(base, offset)})
+        return copies
+
+    def _single(
+        self, last: Iter, lo: DimLike, hi: DimLike, carried: list[Value], mask: Value | None
+    ) -> list[Value]:
+        e = self.e
+        with e.loop(last, lo, hi, self.width, carried[:1]) as (values, following):
+            with e.vectorised(Lane(last.name, self.width, mask)):
+                following.extend(e.combine_copies(self.reduce, [{}], values))
+        return [*values, *carried[1:]]
+
+    def _tail(self, last: Iter, full: DimLike, carried: list[Value]) -> list[Value]:
+        """The rest of the row: one masked vector whose dead lanes keep the accumulator."""
+        e, reduce = self.e, self.reduce
+        if not self.target.has_masks:
+            return self._scalar_tail(last, full, carried)
+        with e.loop(last, full, last.extent, self.width, carried[:1]) as (values, following):
+            mask = e.b.tail_mask(e.index(last.dim), e.index(last.extent), self.width)
+            with e.vectorised(Lane(last.name, self.width, mask)):
+                (new,) = e.combine_copies(reduce, [{}], values)
+            following.append(e.b.select(mask, new, values[0]))
+        return [*values, *carried[1:]]
+
+    def _scalar_tail(self, last: Iter, full: DimLike, carried: list[Value]) -> list[Value]:
+        e, reduce = self.e, self.reduce
+        first = e.b.extract(carried[0], 0)
+        with e.loop(last, full, last.extent, 1, [first]) as (values, following):
+            following.extend(e.combine_copies(reduce, [{}], values))
+        return [e.b.insert(values[0], carried[0], 0), *carried[1:]]
+
+
+@contextmanager
+def parallel_loops(
+    e: Emitter, rows: Sequence[Iter], row_work: float, hints: Mapping[str, int]
+) -> Iterator[None]:
+    """Open the loops `rows`, the outer ones as tasks for several threads where work pays.
+
+    The split into tasks depends on shapes alone, so results do not depend on the threads.
+    """
+    outer: list[Iter] = []
+    rest = list(rows)
+    while rest and estimate(product(it.extent for it in outer), hints) < 64:
+        outer.append(rest.pop(0))
+    inner_work = row_work * max(estimate(product(it.extent for it in rest), hints), 1)
+    count = product(it.extent for it in outer)
+    total = inner_work * max(estimate(count, hints), 1)
+    static = isinstance(count, int)
+    if not outer or (static and total < PARALLEL_WORK) or count == 1:
+        with _loops(e, [*outer, *rest]):
+            yield
+        return
+    grain = max(1, int(TASK_WORK / max(inner_work, 1.0)))
+    if static:
+        grain = min(grain, max(1, estimate(count, hints) // 4))
+    tasks = ceildiv(count, grain)
+    when = None
+    if not static:
+        least = max(2, int(PARALLEL_WORK / max(inner_work, 1.0)))
+        when = e.b.ge(e.index(count), e.index(least))
+    with e.b.parallel(e.index(tasks), when, "task") as (task, worker):
+        names = {"task": task, "worker": worker}
+        with e.scope(names):
+            start = Iter("task", tasks).dim * grain
+            flat = Iter("flat", count)
+            stop = minimum(start + grain, count)
+            if grain == 1:
+                with e.scope({"flat": task}), _decoded(e, flat, outer), _loops(e, rest):
+                    yield
+            else:
+                with e.loop(flat, start, stop), _decoded(e, flat, outer), _loops(e, rest):
+                    yield
+
+
+@contextmanager
+def _decoded(e: Emitter, flat: Iter, outer: Sequence[Iter]) -> Iterator[None]:
+    """Define the iterators `outer` from the flat index over all of them."""
+    values: dict[str, Value] = {}
+    left: DimLike = flat.dim
+    for it in reversed(outer[1:]):
+        values[it.name] = e.index(mod(left, it.extent))
+        left = floordiv(left, it.extent)
+    values[outer[0].name] = e.index(left)
+    with e.scope(values):
+        yield
+
+
+@contextmanager
+def _loops(e: Emitter, iters: Sequence[Iter]) -> Iterator[None]:
+    if not iters:
+        yield
+        return
+    with e.loop(iters[0]), _loops(e, iters[1:]):
+        yield
+
+
+def _dynamic(node: Load | Keep) -> list[Load]:
+    return [i for i in node.index if not isinstance(i, (int, Dim))]  # type: ignore[misc]
+
+
+def _compute_bits(dtype: DType) -> int:
+    return 32 if dtype.name in ("f16", "bf16") else dtype.bits
+
+
+def _power_above(extent: int) -> int:
+    return 1 << max(extent - 1, 0).bit_length()
+
+
+def _extent_width(it: Iter) -> int:
+    return _power_above(it.extent) if isinstance(it.extent, int) else MAX_LANES

@@ -1,0 +1,258 @@
+"""Where each graph value lives: a root buffer, an offset and strides; no data is moved here.
+
+Views share their operand's root. Operands of `concat` and of a zero `pad` are produced inside
+the result's memory. A value that is returned is produced in the output's buffer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from tfc.compiler.lower.compose import Access, Composer
+from tfc.ir.body import Iter, Load
+from tfc.ir.core import Function, Op, Value
+from tfc.ir.dims import (
+    Dim,
+    DimLike,
+    Interval,
+    coefficient,
+    merge_divmod,
+    product,
+    substitute,
+    symbols_of,
+)
+from tfc.ir.opdef import Kind, Trait
+from tfc.ir.types import TensorType, row_major
+
+
+class RootKind(Enum):
+    INPUT = "input"
+    OUTPUT = "output"
+    CONSTANT = "constant"
+    TEMP = "temp"
+
+
+@dataclass(eq=False)
+class Root:
+    """A buffer: `size` elements. `value` is the graph value that defines its extent."""
+
+    kind: RootKind
+    value: Value
+    size: DimLike
+    position: int = 0
+
+
+@dataclass(frozen=True)
+class Place:
+    """A value's memory: element index is at offset + sum(index * strides) in the root."""
+
+    root: Root
+    offset: DimLike
+    strides: tuple[DimLike, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where in a result's index space an operand's elements stand."""
+
+    operand: int
+    starts: tuple[DimLike, ...]
+
+
+def shape_of(value: Value) -> tuple[DimLike, ...]:
+    assert isinstance(value.type, TensorType)
+    return value.type.shape
+
+
+def storage_strides(value: Value) -> tuple[tuple[DimLike, ...], DimLike]:
+    """The strides and the size of a value's own buffer, by its encoding."""
+    shape = shape_of(value)
+    if value.encoding is None:
+        return row_major(shape), product(shape)
+    perm = value.encoding.perm
+    steps = row_major(tuple(shape[axis] for axis in perm))
+    strides: list[DimLike] = [0] * len(shape)
+    for axis, step in zip(perm, steps, strict=True):
+        strides[axis] = step
+    return tuple(strides), product(shape)
+
+
+def _concat_parts(op: Op) -> list[Part]:
+    axis = op.attrs.axis
+    parts, start = [], 0
+    for position, operand in enumerate(op.operands):
+        shape = shape_of(operand)
+        starts: list[DimLike] = [0] * len(shape)
+        starts[axis] = start
+        parts.append(Part(position, tuple(starts)))
+        start = start + shape[axis]
+    return parts
+
+
+def _pad_parts(op: Op) -> list[Part]:
+    sides = (*op.attrs.lo, *op.attrs.hi)
+    if op.attrs.mode != "constant" or any(not isinstance(n, int) or n < 0 for n in sides):
+        return []
+    return [Part(0, tuple(op.attrs.lo))]
+
+
+# The ops whose operands can be produced inside the result. The only names this module knows.
+PARTS: dict[str, Callable[[Op], list[Part]]] = {"concat": _concat_parts, "pad": _pad_parts}
+
+
+class Storage:
+    """Decides the place of every value of a function."""
+
+    def __init__(self, function: Function) -> None:
+        self.function = function
+        self.inside: dict[Value, tuple[Value, Part]] = {}
+        self.direct: dict[Value, int] = {}
+        self._places: dict[Value, Place] = {}
+        self._views: dict[Value, Place | None] = {}
+        self._assign()
+
+    def is_kernel(self, value: Value) -> bool:
+        """Whether `value` is computed by a kernel, as opposed to a view, constant or input."""
+        op = value.op
+        if op is None or op.defn.kind is Kind.CONSTANT:  # type: ignore[attr-defined]
+            return False
+        return self.view(value) is None
+
+    # -- who is produced inside whom ------------------------------------------------------------
+
+    def _assign(self) -> None:
+        returned = self.function.outputs
+        for position, value in enumerate(returned):
+            source = self._through_reshapes(value)
+            if source is not None and source not in self.direct:
+                self.direct[source] = position
+        for op in reversed(self.function.block):
+            if op.name not in PARTS or (op.result.encoding is not None and not op.result.uses):
+                continue
+            for part in PARTS[op.name](op):
+                operand = op.operands[part.operand]
+                if self._free(operand):
+                    self.inside[operand] = (op.result, part)
+
+    def _free(self, value: Value) -> bool:
+        """Whether the value's producer can write wherever it is told to."""
+        op = value.op
+        if op is None or value in self.inside or value in self.direct:
+            return False
+        if op.defn.kind is Kind.CONSTANT or len(op.results) != 1:  # type: ignore[attr-defined]
+            return False
+        return not _may_view(op)
+
+    def _through_reshapes(self, value: Value) -> Value | None:
+        """The kernel result whose row-major memory `value` is, looking through reshapes."""
+        while value.op is not None and _may_view(value.op):
+            source = value.op.operands[0]
+            if not _keeps_order(value.op):
+                return None
+            value = source
+        return value if self._free(value) and value.encoding is None else None
+
+    # -- places ---------------------------------------------------------------------------------
+
+    def place(self, value: Value) -> Place:
+        known = self._places.get(value)
+        if known is None:
+            known = self._places[value] = self._place(value)
+        return known
+
+    def _place(self, value: Value) -> Place:
+        if value in self.direct:
+            strides, size = storage_strides(value)
+            root = Root(RootKind.OUTPUT, value, size, self.direct[value])
+            return Place(root, 0, strides)
+        if value in self.inside:
+            whole, part = self.inside[value]
+            around = self.place(whole)
+            offset = around.offset
+            for start, stride in zip(part.starts, around.strides, strict=True):
+                offset = offset + start * stride
+            return Place(around.root, offset, around.strides)
+        if value.op is None:
+            size = product(shape_of(value))
+            return Place(Root(RootKind.INPUT, value, size, value.index), 0,
+                         row_major(shape_of(value)))  # fmt: skip
+        viewed = self.view(value)
+        if viewed is not None:
+            return viewed
+        strides, size = storage_strides(value)
+        constant = value.op.defn.kind is Kind.CONSTANT  # type: ignore[attr-defined]
+        return Place(Root(RootKind.CONSTANT if constant else RootKind.TEMP, value, size), 0, strides)
+
+    def view(self, value: Value) -> Place | None:
+        """The place of a value that is its operand's memory under other strides."""
+        if value not in self._views:
+            op = value.op
+            mine = op is not None and _may_view(op)
+            self._views[value] = self._view(value) if mine else None
+        return self._views[value]
+
+    def _view(self, value: Value) -> Place | None:
+        op = value.op
+        assert op is not None
+        source = self.place(op.operands[0])
+        access = Access(source.strides, source.offset)
+        composer = Composer({op}, {}, lambda _: access, {})
+        iters = index_iters(shape_of(value), composer)
+        env: dict[str, Interval] = {it.name: it.interval for it in iters}
+        element = composer.element(value, tuple(_zero_unit(it) for it in iters))
+        if not isinstance(element, Load) or len(element.index) != 1:
+            return None
+        address = element.index[0]
+        assert isinstance(address, (int, Dim))
+        address = merge_divmod(substitute(address, {it.name: it.dim for it in iters}, env))
+        strides: list[DimLike] = []
+        for it in iters:
+            step = coefficient(address, it.name)
+            if step is None:
+                return None
+            strides.append(step)
+            address = substitute(address, {it.name: 0})
+        if symbols_of(address) & env.keys():
+            return None
+        return Place(source.root, address, tuple(strides))
+
+
+def _zero_unit(it: Iter) -> DimLike:
+    return 0 if it.extent == 1 else it.dim
+
+
+def index_iters(shape: Sequence[DimLike], composer: Composer) -> list[Iter]:
+    """A fresh iterator for each axis."""
+    return [composer.iter(extent, "i") for extent in shape]
+
+
+def _may_view(op: Op) -> bool:
+    return Trait.VIEW in op.defn.traits  # type: ignore[attr-defined]
+
+
+def _keeps_order(op: Op) -> bool:
+    """Whether a view op keeps the row-major order of all elements, as reshape does."""
+    if shape_of(op.operands[0]) == shape_of(op.result):
+        size_kept = True
+    else:
+        size_kept = product(shape_of(op.operands[0])) == product(shape_of(op.result))
+    if not size_kept:
+        return False
+    dense = row_major(shape_of(op.operands[0]))
+    composer = Composer({op}, {}, lambda _: Access(dense), {})
+    iters = index_iters(shape_of(op.result), composer)
+    env: dict[str, Interval] = {it.name: it.interval for it in iters}
+    element = composer.element(op.result, tuple(it.dim for it in iters))
+    if not isinstance(element, Load) or len(element.index) != 1:
+        return False
+    address = element.index[0]
+    assert isinstance(address, (int, Dim))
+    address = merge_divmod(substitute(address, {it.name: it.dim for it in iters}, env))
+    wanted: DimLike = 0
+    for it, step in zip(iters, row_major(shape_of(op.result)), strict=True):
+        wanted = wanted + (it.dim * step if it.extent != 1 else 0)
+        if it.extent == 1:
+            address = substitute(address, {it.name: 0})
+    return address == wanted
