@@ -10,9 +10,13 @@ from tfc.ir.ops import (
     conv,
     convert,
     elementwise,
+    index,
     logic,
     movement,
+    norm,
     parts,
+    pool,
+    quant,
     reduce,
 )
 
@@ -28,4 +32,8 @@ FAMILIES = (
     reduce,
     contract,
     conv,
+    pool,
+    norm,
+    quant,
+    index,
 )

@@ -88,7 +88,7 @@ def window_index(
     return tuple(index), tuple(ranges)
 
 
-def _taps(b: ExprBuilder, kernel: Sequence[DimLike]) -> tuple[tuple[Iter, ...], Shape]:
+def taps_of(b: ExprBuilder, kernel: Sequence[DimLike]) -> tuple[tuple[Iter, ...], Shape]:
     pairs = [iterate(b, count, "k") for count in kernel]
     return tuple(it for own, _ in pairs for it in own), tuple(i for _, i in pairs)
 
@@ -103,7 +103,7 @@ def window_fold(
 ) -> Expr:
     """Fold the windows of the first operand, channel by channel; padding counts as `padding`."""
     (x,) = op.operands
-    iters, tap = _taps(b, kernel)
+    iters, tap = taps_of(b, kernel)
     at = dims_of(index[2:])
     places, ranges = window_index(op.attrs, tensor_type(x).shape[2:], kernel, at, tap)
     element = b.cast(b.load(x, (*index[:2], *places)), padding.dtype)
@@ -112,14 +112,12 @@ def window_fold(
 
 def padded(x: Array, pads: Pads, fill: float) -> Array:
     """Return x, its last axes padded with `fill`; negative pads take elements away."""
-    skip = x.ndim - len(pads)
-    widths = [(0, 0)] * skip + [(max(lo, 0), max(hi, 0)) for lo, hi in pads]
-    out = np.pad(x, widths, constant_values=fill)
-    crop = [slice(None)] * skip + [
-        slice(max(-lo, 0), out.shape[axis] - max(-hi, 0))
-        for axis, (lo, hi) in enumerate(pads, skip)
-    ]
-    return out[tuple(crop)]
+    pads = ((0, 0),) * (x.ndim - len(pads)) + pads
+    out: Array = np.pad(x, [(max(lo, 0), max(hi, 0)) for lo, hi in pads], constant_values=fill)
+    for axis, (lo, hi) in enumerate(pads):
+        if min(lo, hi) < 0:
+            out = np.take(out, range(max(-lo, 0), out.shape[axis] - max(-hi, 0)), axis)
+    return out
 
 
 def tap_slices(attrs: Windowed, tap: Sequence[int], counts: Sequence[int]) -> Any:
@@ -193,7 +191,7 @@ def _conv_body(b: ExprBuilder, op: Op, result: int, index: tuple[Index, ...]) ->
     x_type, w_type = tensor_type(x), tensor_type(w)
     kernel = w_type.shape[2:]
     (out_channel,) = dims_of(index[1:2])
-    taps, tap = _taps(b, kernel)
+    taps, tap = taps_of(b, kernel)
     channels, own = iterate(b, w_type.shape[1], "c")
     channel: DimLike = own
     if op.attrs.groups > 1:
@@ -208,7 +206,7 @@ def _conv_body(b: ExprBuilder, op: Op, result: int, index: tuple[Index, ...]) ->
     return b.cast(total, x_type.dtype)
 
 
-def _missing(attrs: ConvAttrs, sizes: Sequence[DimLike], kernel: Sequence[DimLike]) -> Shape:
+def unread(attrs: Windowed, sizes: Sequence[DimLike], kernel: Sequence[DimLike]) -> Shape:
     """Return how many elements at the end of each padded axis no window reaches."""
     counts = window_sizes(attrs, sizes, kernel)
     return tuple(
@@ -254,7 +252,7 @@ def _weight_grad(
 def _conv_grad(b: GraphBuilder, op: Op, gs: Sequence[Value]) -> Sequence[Value | None]:
     x, w = op.operands
     attrs = op.attrs
-    missing = _missing(attrs, tensor_type(x).shape[2:], tensor_type(w).shape[2:])
+    missing = unread(attrs, tensor_type(x).shape[2:], tensor_type(w).shape[2:])
     to_x = b.conv_transpose(
         gs[0],
         w,
