@@ -18,6 +18,7 @@ from tfc.ir.ops import (
     pool,
     quant,
     reduce,
+    resize,
 )
 
 FAMILIES = (
@@ -36,4 +37,5 @@ FAMILIES = (
     norm,
     quant,
     index,
+    resize,
 )
