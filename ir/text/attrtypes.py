@@ -9,7 +9,10 @@ from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from tfc.ir.attrs import attr_text
+from tfc.ir.dims import Dim
 
+# Names that aliases (DimLike, AttrValue) mention before they are defined.
+_FORWARD = {"Dim": Dim, "AttrValue": object}
 Check = Callable[[Any], bool]
 
 
@@ -41,7 +44,7 @@ def _required(cls: type) -> tuple[str, ...]:
 
 @cache
 def _checks(cls: type) -> dict[str, tuple[Check, str]]:
-    hints = get_type_hints(cls)
+    hints = get_type_hints(cls, localns=_FORWARD)
     return {field.name: (_check_of(hints[field.name]), str(field.type)) for field in fields(cls)}
 
 

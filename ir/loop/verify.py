@@ -1,0 +1,222 @@
+"""Verifies modules of the loop level: op types, regions, calls, memory.
+
+Numbers are not checked here (the interpreter checks every access), only what types can say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tfc.ir.core import Function, Module, Op
+from tfc.ir.loop.nodes import LOOP_OPS, LoopOp, LoopTypeError
+from tfc.ir.structure import Checker
+from tfc.ir.types import (
+    BOOL,
+    INDEX,
+    BufferType,
+    ScalarType,
+    TensorType,
+    Type,
+    VectorType,
+)
+
+THREADS = "threads"
+PROGRAM_OPS = ("call", "check", "workspace", "constant")
+REDUCTIONS = ("add", "mul", "min", "max", "and", "or")
+
+
+def verify_loop(module: Module, after: str = "") -> None:
+    """Check every invariant of a loop-level module. Raises VerifyError."""
+    checker = LoopChecker(module, after)
+    if module.level != "loop":
+        checker.fail(f"the module is of level {module.level!r}, not loop")
+    for name, function in module.functions.items():
+        if function.name != name:
+            checker.fail(f"@{function.name} is listed as @{name}")
+        checker.loop_function(function)
+
+
+class LoopChecker(Checker):
+    """The rules of the loop level."""
+
+    program = False
+
+    def loop_function(self, function: Function) -> None:
+        if function.kind not in ("kernel", "main"):
+            self.fail(f"@{function.name} is a {function.kind}, not a kernel or main")
+        if THREADS in function.symbols:
+            self.fail(f"@{function.name} declares {THREADS!r}, which every function has")
+        self.program = function.kind == "main"
+        types = [arg.type for arg in function.args]
+        buffers = sum(isinstance(type, BufferType) for type in types)
+        for i, type in enumerate(types):
+            wanted = BufferType if i < buffers else ScalarType
+            if not isinstance(type, wanted):
+                self.fail(f"@{function.name}: argument {i} is {type}; buffers stand before scalars")
+        if self.program:
+            self._signature(function)
+        self.function(function)
+        if function.block.terminator.operands:
+            self.fail("a function returns nothing", function.block.terminator)
+
+    def _signature(self, function: Function) -> None:
+        """Compare the buffers of `main` with the tensors that its attributes announce."""
+        announced = (*function.attrs.get("inputs", ()), *function.attrs.get("outputs", ()))
+        if len(announced) != len(function.args):
+            what = f"{len(function.args)} arguments, but {len(announced)} inputs and outputs"
+            self.fail(f"@{function.name} has {what}")
+        for arg, (name, tensor) in zip(function.args, announced, strict=True):
+            assert isinstance(tensor, TensorType)
+            type = arg.type
+            if not isinstance(type, BufferType) or type.dtype != tensor.dtype:
+                self.fail(f"@{function.name}: {name} is {tensor}, but the argument is {type}")
+
+    def _symbols(self, function: Function) -> None:
+        super()._symbols(function)
+        self.declared.add(THREADS)
+
+    def check_op(self, op: Op) -> None:
+        defn = op.defn
+        if LOOP_OPS.get(defn.name) is not defn or not isinstance(defn, LoopOp):
+            self.fail("is not an op of the loop level", op)
+        if defn.name in PROGRAM_OPS and not self.program:
+            self.fail("stands in a kernel", op)
+        if len(op.regions) != defn.regions:
+            self.fail(f"has {len(op.regions)} regions, not {defn.regions}", op)
+        if not isinstance(op.attrs, defn.attrs):
+            self.fail(f"has attributes {op.attrs!r}", op)
+        found = tuple(value.type for value in op.results)
+        wanted = self._inferred(op, defn)
+        rule = _RULES.get(defn.name)
+        if defn.regions != 2 and found != wanted:
+            self.fail(f"has results {_list(found)}, its rule says {_list(wanted)}", op)
+        if rule is not None:
+            rule(self, op)
+
+    def _inferred(self, op: Op, defn: LoopOp) -> tuple[Type, ...]:
+        try:
+            return defn.infer(tuple(value.type for value in op.operands), op.attrs)
+        except LoopTypeError as err:
+            self.fail(str(err), op)
+        except Exception as err:
+            # Too few operands, or attributes that no builder would make.
+            self.fail(f"its rule failed: {type(err).__name__}: {err}", op)
+
+    def need(self, condition: bool, message: str, op: Op) -> None:
+        if not condition:
+            self.fail(message, op)
+
+
+def _yields(op: Op, region: int) -> list[Type]:
+    return [value.type for value in op.regions[region].terminator.operands]
+
+
+def _for(checker: LoopChecker, op: Op) -> None:
+    carried = [value.type for value in op.results]
+    args = [arg.type for arg in op.regions[0].args]
+    wanted = [INDEX, *carried]
+    checker.need(args == wanted, f"the region takes {_list(args)}, not {_list(wanted)}", op)
+    yields = _yields(op, 0)
+    checker.need(yields == carried, f"yields {_list(yields)}, but carries {_list(carried)}", op)
+
+
+def _parallel(checker: LoopChecker, op: Op) -> None:
+    args = [arg.type for arg in op.regions[0].args]
+    checker.need(args == [INDEX, INDEX], f"the region takes {_list(args)}, not (i64, i64)", op)
+    checker.need(not _yields(op, 0), "a parallel region yields nothing", op)
+
+
+def _if(checker: LoopChecker, op: Op) -> None:
+    results = [value.type for value in op.results]
+    for i, region in enumerate(op.regions):
+        checker.need(not region.args, "a region of an if takes nothing", op)
+        yields = _yields(op, i)
+        checker.need(
+            yields == results,
+            f"has results {_list(results)}, but region {i} yields {_list(yields)}",
+            op,
+        )
+
+
+def _call(checker: LoopChecker, op: Op) -> None:
+    module = checker.module
+    callee = module.functions.get(op.attrs.callee)
+    if callee is None or callee.kind != "kernel":
+        checker.fail(f"there is no kernel @{op.attrs.callee}", op)
+    given = [_anywhere(value.type) for value in op.operands]
+    taken = [_anywhere(arg.type) for arg in callee.args]
+    checker.need(
+        given == taken, f"passes {_list(given)}, but @{callee.name} takes {_list(taken)}", op
+    )
+    missing = ", ".join(name for name in callee.symbols if name not in checker.declared)
+    checker.need(not missing, f"@{callee.name} needs the symbols {missing}", op)
+
+
+def _anywhere(type: Type) -> Type:
+    """A buffer's type without its memory space, which a callee need not know."""
+    if isinstance(type, BufferType):
+        return BufferType(type.dtype, type.shape, type.strides)
+    return type
+
+
+def _constant(checker: LoopChecker, op: Op) -> None:
+    name = op.attrs.name
+    checker.need(name in checker.module.data, f"there is no data @{name}", op)
+
+
+def _alloca(checker: LoopChecker, op: Op) -> None:
+    type = op.attrs.type
+    fixed = all(isinstance(dim, int) and dim >= 0 for dim in (*type.shape, *type.strides))
+    checker.need(fixed, f"{type} on the stack is not of fixed size", op)
+
+
+def _access(checker: LoopChecker, op: Op) -> None:
+    buffers = [value.type for value in op.operands if isinstance(value.type, BufferType)]
+    rank = len(buffers[0].shape)
+    axis = op.attrs.axis
+    checker.need(-rank <= axis < rank, f"axis {axis} is out of range for rank {rank}", op)
+    checker.need(op.attrs.lanes > 0, f"accesses {op.attrs.lanes} lanes", op)
+
+
+def _lanes(checker: LoopChecker, op: Op) -> None:
+    checker.need(op.attrs.lanes > 0, f"makes {op.attrs.lanes} lanes", op)
+
+
+def _lane(checker: LoopChecker, op: Op) -> None:
+    vector = op.operands[-1].type
+    assert isinstance(vector, VectorType)
+    lane = op.attrs.lane
+    checker.need(0 <= lane < vector.lanes, f"lane {lane} of {vector}", op)
+    if len(op.operands) == 2:
+        given = op.operands[0].type
+        checker.need(given == ScalarType(vector.dtype), f"inserts {given} into {vector}", op)
+
+
+def _reduce(checker: LoopChecker, op: Op) -> None:
+    kind, vector = op.attrs.kind, op.operands[0].type
+    assert isinstance(vector, VectorType)
+    checker.need(kind in REDUCTIONS, f"unknown reduction {kind!r}", op)
+    logical = kind in ("and", "or")
+    fits = not vector.dtype.is_float if logical else vector.dtype != BOOL or kind in ("min", "max")
+    checker.need(fits, f"{kind} of {vector}", op)
+
+
+_RULES: dict[str, Callable[[LoopChecker, Op], None]] = {
+    "for": _for,
+    "parallel": _parallel,
+    "if": _if,
+    "call": _call,
+    "constant": _constant,
+    "alloca": _alloca,
+    "vload": _access,
+    "vstore": _access,
+    "splat": _lanes,
+    "iota": _lanes,
+    "extract": _lane,
+    "insert": _lane,
+    "reduce": _reduce,
+}
+
+
+def _list(types: Sequence[Type]) -> str:
+    return f"({', '.join(map(str, types))})"

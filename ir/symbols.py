@@ -1,0 +1,122 @@
+"""Symbols wherever dims may stand: in types, in attribute dataclasses, in input shapes.
+
+The algebra of single dims is in `ir.dims`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+from tfc.ir.core import SymbolInfo
+from tfc.ir.dims import Dim, DimLike, coefficient, evaluate, substitute, symbols_of
+from tfc.ir.errors import UsageError
+from tfc.ir.types import BufferType, TensorType, Type
+
+
+def dims_in(value: Any) -> Iterator[Dim]:
+    """Yield every symbolic dim in an attribute value, a type or an attribute dataclass."""
+    if isinstance(value, Dim):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from dims_in(item)
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from dims_in(getattr(value, field.name))
+
+
+def with_symbols(value: Any, values: Mapping[str, DimLike]) -> Any:
+    """Return an attribute value, type or dataclass with symbols replaced; itself where none is."""
+    if isinstance(value, Dim):
+        return substitute(value, values)
+    if isinstance(value, tuple):
+        items = tuple(with_symbols(item, values) for item in value)
+        changed = any(new is not old for new, old in zip(items, value, strict=True))
+        return items if changed else value
+    if is_dataclass(value) and not isinstance(value, type):
+        changes = {}
+        for field in fields(value):
+            old = getattr(value, field.name)
+            new = with_symbols(old, values)
+            if new is not old:
+                changes[field.name] = new
+        return replace(value, **changes) if changes else value
+    return value
+
+
+def type_symbols(type: Type) -> set[str]:
+    """Return the names of the symbols in a type."""
+    if isinstance(type, TensorType):
+        return {name for dim in type.shape for name in symbols_of(dim)}
+    if isinstance(type, BufferType):
+        return {name for dim in (*type.shape, *type.strides) for name in symbols_of(dim)}
+    return set()
+
+
+def bind_shapes(
+    shapes: Iterable[tuple[str, tuple[DimLike, ...], tuple[int, ...]]],
+    known: Mapping[str, int] | None = None,
+) -> dict[str, int]:
+    """Return the values of symbols that make each declared shape the actual one.
+
+    shapes: (name of the tensor, declared shape, actual shape), of equal ranks. A dim that is an
+    expression is solved where one symbol in it is unknown and it is affine in that symbol.
+    Raises UsageError where sizes contradict each other, naming the tensor.
+    """
+    values = dict(known or {})
+    pending = [
+        (name, axis, dim, size)
+        for name, declared, actual in shapes
+        for axis, (dim, size) in enumerate(zip(declared, actual, strict=True))
+    ]
+    # Plain dims first, so that messages speak of the simplest contradiction.
+    pending.sort(key=lambda item: not _is_plain(item[2]))
+    while pending:
+        left = [item for item in pending if not _bind(item, values)]
+        if len(left) == len(pending):
+            name, axis, dim, size = left[0]
+            raise UsageError(f"{name}: dim {axis} is {size}, which does not settle {dim}")
+        pending = left
+    return values
+
+
+def _is_plain(dim: DimLike) -> bool:
+    return isinstance(dim, int) or (coefficient(dim, str(dim)) == 1)
+
+
+def _bind(item: tuple[str, int, DimLike, int], values: dict[str, int]) -> bool:
+    """Check a dim against its size or learn a symbol from it; False where neither works."""
+    name, axis, dim, size = item
+    unknown = symbols_of(dim) - values.keys()
+    if not unknown:
+        wanted = evaluate(dim, values)
+        if wanted != size:
+            said = "" if isinstance(dim, int) else f" ({dim})"
+            raise UsageError(f"{name}: dim {axis} is {size}, not {wanted}{said}")
+        return True
+    if len(unknown) > 1:
+        return False
+    (symbol,) = unknown
+    rest = substitute(dim, {**values, symbol: 0})
+    factor = coefficient(dim, symbol)
+    factor = None if factor is None else substitute(factor, values)
+    if not isinstance(factor, int) or not isinstance(rest, int) or factor == 0:
+        return False
+    value, remainder = divmod(size - rest, factor)
+    if remainder:
+        raise UsageError(f"{name}: dim {axis} is {size}, which {dim} is for no integer {symbol}")
+    values[symbol] = value
+    return True
+
+
+def check_bounds(symbols: Mapping[str, SymbolInfo], values: Mapping[str, int]) -> None:
+    """Refuse a symbol's value outside its bounds with UsageError."""
+    for name, info in symbols.items():
+        value = values.get(name)
+        if value is None:
+            continue
+        if value < info.lo or (info.hi is not None and value > info.hi):
+            high = "" if info.hi is None else str(info.hi)
+            raise UsageError(f"{name} is {value}, outside {info.lo}..{high}")

@@ -1,0 +1,121 @@
+"""Verifies modules of either level: `verify(module)` runs after every pass.
+
+Here are the graph level's rules; those of the loop level are in `ir.loop.verify`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tfc.ir.core import Function, Module, Op, Value
+from tfc.ir.loop.verify import verify_loop
+from tfc.ir.opdef import OPS, OpDef, TypeRefusal
+from tfc.ir.structure import Checker
+from tfc.ir.types import TensorType, Type
+
+# The symbol that the loop level has of its own: the number of workers.
+RESERVED_SYMBOL = "threads"
+
+
+def verify(module: Module, after: str = "") -> None:
+    """Check every invariant. Raises VerifyError; `after` names the pass that ran last."""
+    if module.level == "loop":
+        verify_loop(module, after)
+        return
+    checker = GraphChecker(module, after)
+    if module.level != "graph":
+        checker.fail(f"unknown level {module.level!r}")
+    if "main" not in module.functions:
+        checker.fail("the module has no @main")
+    for name, function in module.functions.items():
+        if function.name != name:
+            checker.fail(f"@{function.name} is listed as @{name}")
+        checker.graph_function(function)
+
+
+class GraphChecker(Checker):
+    """The rules of the graph level."""
+
+    def graph_function(self, function: Function) -> None:
+        name = function.name
+        if function.kind != "func":
+            self.fail(f"@{name} is a {function.kind}, not a func")
+        if RESERVED_SYMBOL in function.symbols:
+            self.fail(f"@{name}: {RESERVED_SYMBOL!r} is not free to be a shape symbol")
+        names = [arg.name for arg in function.args]
+        if len(set(names)) != len(names) or "" in names:
+            self.fail(f"@{name}: the inputs' names {names} are not distinct and non-empty")
+        self.function(function)
+        outputs = function.outputs
+        if len(set(function.output_names)) != len(outputs) or "" in function.output_names:
+            shown = list(function.output_names)
+            self.fail(f"@{name}: {len(outputs)} outputs need distinct names, not {shown}")
+        for value in (*function.args, *outputs):
+            encoding = value.encoding
+            if encoding and (any(map(any, encoding.border)) or not _in_order(encoding.perm)):
+                self.fail(f"{value!r} is an input or output, but not row-major", value.op)
+
+    def isolated(self, op: Op) -> bool:
+        return op.defn is OPS.get("fused")
+
+    def check_op(self, op: Op) -> None:
+        defn = op.defn
+        if OPS.get(defn.name) is not defn or not isinstance(defn, OpDef):
+            self.fail("is not an op of the graph level", op)
+        types = [value.type for value in op.operands if isinstance(value.type, TensorType)]
+        if len(types) != len(op.operands):
+            self.fail("takes tensors only", op)
+        if len(op.regions) != defn.regions:
+            self.fail(f"has {len(op.regions)} regions, not {defn.regions}", op)
+        if not isinstance(op.attrs, defn.attrs):
+            self.fail(f"has attributes {op.attrs!r}", op)
+        for value in op.results:
+            self._encoding(value, op)
+        if self.isolated(op):
+            self._fused(op)
+            return
+        found = tuple(value.type for value in op.results)
+        wanted = self._inferred(op, defn, types)
+        if found != wanted:
+            self.fail(f"has results {_list(found)}, inference says {_list(wanted)}", op)
+
+    def _inferred(self, op: Op, defn: OpDef, types: list[TensorType]) -> tuple[TensorType, ...]:
+        try:
+            return defn.check(types, op.attrs)
+        except TypeRefusal as err:
+            self.fail(str(err), op)
+        except Exception as err:
+            # Hand-written text reaches this: attributes that no builder would make.
+            self.fail(f"inference failed: {type(err).__name__}: {err}", op)
+
+    def _fused(self, op: Op) -> None:
+        (region,) = op.regions
+        given = [value.type for value in op.operands]
+        taken = [arg.type for arg in region.args]
+        if given != taken:
+            self.fail(f"operands {_list(given)}, but arguments {_list(taken)}", op)
+        handed = [value.type for value in region.terminator.operands]
+        results = [value.type for value in op.results]
+        if handed != results:
+            self.fail(f"results {_list(results)}, but the region yields {_list(handed)}", op)
+
+    def _encoding(self, value: Value, op: Op) -> None:
+        encoding = value.encoding
+        if encoding is None:
+            return
+        assert isinstance(value.type, TensorType)
+        rank = value.type.rank
+        if sorted(encoding.perm) != list(range(rank)):
+            self.fail(f"perm {list(encoding.perm)} does not order {rank} axes", op)
+        if encoding.border and len(encoding.border) != rank:
+            self.fail(f"a border of {len(encoding.border)} pairs for {rank} axes", op)
+        if any(size < 0 for pair in encoding.border for size in pair):
+            self.fail("a border is negative", op)
+
+
+def _in_order(perm: tuple[int, ...]) -> bool:
+    return perm == tuple(range(len(perm)))
+
+
+def _list(types: Sequence[Type]) -> str:
+    return f"({', '.join(map(str, types))})"
