@@ -307,7 +307,8 @@ def attributes(target: Target) -> str:
     """Return attribute group 0: what every function of a module has."""
     features = ",".join(f"+{name}" for name in target.feature_list)
     width = f' "prefer-vector-width"="{target.vector_bits}"' if target.arch == "x86_64" else ""
+    cpu = f' "target-cpu"="{target.cpu}"' if target.cpu else ""
     return (
-        'attributes #0 = { nounwind "frame-pointer"="none" "no-builtins" '
-        f'"target-cpu"="{target.cpu}" "target-features"="{features}"{width} }}'
+        'attributes #0 = { nounwind "frame-pointer"="none" "no-builtins"'
+        f'{cpu} "target-features"="{features}"{width} }}'
     )
