@@ -88,8 +88,8 @@ class Target:
     """A machine to compile for. Sizes are bytes of data cache per core (l3: shared).
 
     cpu names a scheduling model and brings no features; empty is the best one measured ("x86-64"
-    spills in a loop that needs all 16 registers: 68 instead of 139 GFLOP/s). has_fma: fused multiply-add is an
-    instruction. has_masks: masked vector memory access of every element size is one.
+    spills in a loop that needs all 16 registers: 68 instead of 139 GFLOP/s). has_fma: fused
+    multiply-add is an instruction. has_masks: masked access of every element size is one.
     """
 
     triple: str

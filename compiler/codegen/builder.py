@@ -194,9 +194,7 @@ class Builder:
     def select(self, condition: str, type: str, x: str, y: str, scalar: bool = False) -> str:
         """Choose lane by lane, or all lanes by one scalar condition."""
         kind = "i1" if scalar else mask_type(type)
-        return self.let(
-            type, f"select {kind} {condition}, {type} {x}, {type} {y}", condition, x, y
-        )
+        return self.let(type, f"select {kind} {condition}, {type} {x}, {type} {y}", condition, x, y)
 
     def splat(self, value: str, type: str) -> str:
         """Broadcast a scalar into vector type `type`."""

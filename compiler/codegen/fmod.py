@@ -97,13 +97,9 @@ def fmod(b: Builder, dtype: DType, lanes: int, x: str, y: str) -> str:
     type = vector(of, lanes)
     result = "poison"
     for lane in range(lanes):
-        left, right = (
-            b.let(of, f"extractelement {type} {v}, i64 {lane}", v) for v in (x, y)
-        )
+        left, right = (b.let(of, f"extractelement {type} {v}, i64 {lane}", v) for v in (x, y))
         one = b.let(of, f"call {of} {helper}({of} {left}, {of} {right})", left, right)
-        result = b.let(
-            type, f"insertelement {type} {result}, {of} {one}, i64 {lane}", result, one
-        )
+        result = b.let(type, f"insertelement {type} {result}, {of} {one}, i64 {lane}", result, one)
     return result
 
 

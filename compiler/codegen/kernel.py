@@ -83,8 +83,10 @@ class Emitter(ValueBuilder):
                 return op.operands
             rule = self.rule(op.name)
             if rule is None:
-                detail = "has to be expanded before code generation" if op.name in MATH else (
-                    "has no place in this function"
+                detail = (
+                    "has to be expanded before code generation"
+                    if op.name in MATH
+                    else ("has no place in this function")
                 )
                 raise CompileError(f"loop op {op.name} {detail}", where=str(op.loc) or None)
             rule(self, op)
@@ -315,7 +317,7 @@ def _insert(e: Emitter, op: Op) -> None:
 
 def _shuffle(e: Emitter, op: Op) -> None:
     x, y = op.operands
-    e.values[op.result] = _shuffled(e, register(x.type), *e.values_of((x, y)), op.attrs.mask)
+    e.values[op.result] = _shuffled(e, register(x.type), e.value(x), e.value(y), op.attrs.mask)
 
 
 def _shuffled(e: Emitter, type: str, x: str, y: str, mask: Sequence[int]) -> str:

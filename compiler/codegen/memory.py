@@ -70,8 +70,10 @@ class _Access:
     def read(self, pointers: str) -> str:
         """Gather; lanes that are masked off give 0."""
         return self._call(
-            "gather", self.type, f"{self._pointer_text(pointers)}, {self._mask_text()}, "
-            f"{self.type} zeroinitializer", [self._pointers, self.mask_type, self.type]
+            "gather",
+            self.type,
+            f"{self._pointer_text(pointers)}, {self._mask_text()}, {self.type} zeroinitializer",
+            [self._pointers, self.mask_type, self.type],
         )
 
     def write(self, value: str, pointers: str) -> None:
@@ -87,8 +89,11 @@ class _Access:
         if not self.mask:
             return _read(self.e, self.buf, self.type, address)
         return self._call(
-            "load", self.type, f"ptr align {self.dtype.bytes} {address}, {self._mask_text()}, "
-            f"{self.type} zeroinitializer", ["ptr", self.mask_type, self.type]
+            "load",
+            self.type,
+            f"ptr align {self.dtype.bytes} {address}, {self._mask_text()}, "
+            f"{self.type} zeroinitializer",
+            ["ptr", self.mask_type, self.type],
         )
 
     def write_contiguous(self, value: str) -> None:
@@ -268,7 +273,6 @@ def _table(e: ValueBuilder, op: Op) -> None:
         e.globals.append(f"{name} = {text}")
     e.values[op.result] = name
     e.constant_arguments.add(op.result)
-
 
 
 MEMORY: Mapping[str, Callable[[ValueBuilder, Op], None]] = {

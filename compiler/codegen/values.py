@@ -14,7 +14,7 @@ from tfc.compiler.codegen.llvm_types import literal, memory_element, register, s
 from tfc.compiler.codegen.scalar_llvm import Number
 from tfc.compiler.target import Target
 from tfc.ir.core import Op, Value
-from tfc.ir.dims import DimLike, from_terms, terms_of
+from tfc.ir.dims import DimLike, Monomial, from_terms, terms_of
 from tfc.ir.errors import CompileError
 from tfc.ir.types import INDEX, BufferType, ScalarType, VectorType
 
@@ -32,7 +32,7 @@ class Linear:
 
     def plus(self, other: Linear, factor: DimLike = 1) -> Linear:
         """Return self + other * factor."""
-        terms = dict(self.terms)
+        terms: dict[str, DimLike] = dict(self.terms)
         for name, coeff in other.terms:
             terms[name] = terms.get(name, 0) + coeff * factor
         kept = tuple((name, coeff) for name, coeff in terms.items() if coeff != 0)
@@ -123,7 +123,7 @@ class ValueBuilder(Builder):
     def _by_level(self, linear: Linear) -> tuple[int, dict[int, list[str]]]:
         """Return the constant of a sum, and its other addends by the scope that knows them."""
         constant = 0
-        symbolic: dict[tuple[object, ...], int] = {}
+        symbolic: dict[Monomial, int] = {}
         for mono, coeff in terms_of(linear.rest):
             if mono:
                 symbolic[mono] = coeff
@@ -131,7 +131,7 @@ class ValueBuilder(Builder):
                 constant = coeff
         levels: dict[int, list[str]] = {}
         if symbolic:
-            levels[0] = [self.dim(from_terms(symbolic))]  # type: ignore[arg-type]
+            levels[0] = [self.dim(from_terms(symbolic))]
         for name, coeff in linear.terms:
             part = self.mul(name, self.dim(coeff))
             levels.setdefault(self.levels.get(part, 0), []).append(part)
@@ -141,7 +141,9 @@ class ValueBuilder(Builder):
         if name != THREADS:
             return super().special_symbol(name)
         wanted = self.context_field(CTX_THREADS, "i32")
-        has_pool = self.compare("icmp ne", "ptr", self.context_field(CTX_PARALLEL_FOR, "ptr"), "null")
+        has_pool = self.compare(
+            "icmp ne", "ptr", self.context_field(CTX_PARALLEL_FOR, "ptr"), "null"
+        )
         several = self.compare("icmp sgt", "i32", wanted, "1")
         used = self.select(self.op("and", "i1", has_pool, several), "i32", wanted, "1")
         return self.convert("sext", "i32", used, "i64")
@@ -179,9 +181,7 @@ class ValueBuilder(Builder):
         """Return the address `offset` elements behind the start of a buffer."""
         assert isinstance(buf.type, BufferType)
         root, start = self.views.get(buf, (buf, Linear()))
-        return self.place(
-            self.values[root], memory_element(buf.type.dtype), start.plus(offset)
-        )
+        return self.place(self.values[root], memory_element(buf.type.dtype), start.plus(offset))
 
     def place(self, base: str, of: str, offset: Linear) -> str:
         """Step from `base` by a sum of elements: outermost parts first, the constant last."""

@@ -1,0 +1,409 @@
+"""The C entry points around `main`, as LLVM text: run, shapes, workspace_size and info.
+
+Layouts and codes are those that `header.py` writes down for C.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tfc.compiler.codegen.builder import THREADS, Builder
+from tfc.compiler.codegen.main import main_signature
+from tfc.compiler.codegen.values import (
+    CTX_BYTES,
+    CTX_CONSTANTS,
+    CTX_PARALLEL_FOR,
+    CTX_THREADS,
+    CTX_WORKSPACE,
+    CTX_WORKSPACE_BYTES,
+)
+from tfc.compiler.target import X86_FEATURES, Target
+from tfc.ir.core import Function
+from tfc.ir.dims import Dim, DimLike, Symbol, product, symbols_of
+from tfc.ir.errors import CompileError, UnsupportedError
+from tfc.ir.types import TensorType
+
+BAD_SHAPE, SMALL_OUTPUT, SMALL_WORKSPACE, NO_FEATURE, FAILED_CHECK, OUT_OF_BOUNDS = range(1, 7)
+MESSAGES = {
+    BAD_SHAPE: "the dims of an input do not fit the model",
+    SMALL_OUTPUT: "the capacity of an output is too small",
+    SMALL_WORKSPACE: "the workspace is missing or too small",
+    NO_FEATURE: "this CPU lacks an instruction set that the model was compiled for",
+    FAILED_CHECK: "a check of the model failed",
+    OUT_OF_BOUNDS: "a symbolic dim is outside of its bounds",
+}
+CODE_NAMES = {
+    BAD_SHAPE: "BAD_SHAPE",
+    SMALL_OUTPUT: "SMALL_OUTPUT",
+    SMALL_WORKSPACE: "SMALL_WORKSPACE",
+    NO_FEATURE: "NO_FEATURE",
+    FAILED_CHECK: "FAILED_CHECK",
+    OUT_OF_BOUNDS: "OUT_OF_BOUNDS",
+}
+
+MAX_RANK = 8
+TENSOR_DATA, TENSOR_CAPACITY, TENSOR_DIMS = 0, 8, 16
+TENSOR_BYTES = TENSOR_DIMS + 8 * MAX_RANK
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What the entry points know of a program; `of_main` reads it from main's attributes."""
+
+    inputs: tuple[tuple[str, TensorType], ...]
+    outputs: tuple[tuple[str, TensorType], ...]
+    symbols: tuple[str, ...]
+    workspace: DimLike
+
+    @classmethod
+    def of_main(cls, main: Function) -> Signature:
+        attrs = main.attrs
+        return cls(
+            tuple(attrs["inputs"]),
+            tuple(attrs["outputs"]),
+            tuple(main.symbols),
+            attrs.get("workspace", 0),
+        )
+
+
+def abi_text(
+    main: Function, target: Target, prefix: str, manifest: bytes, *, has_constants: bool
+) -> str:
+    """Return the module of entry points. manifest: the JSON that `PREFIX_info` returns."""
+    return _Abi(main, target, prefix).text(manifest, has_constants)
+
+
+class _Abi:
+    def __init__(self, main: Function, target: Target, prefix: str) -> None:
+        self.main = main
+        self.signature = Signature.of_main(main)
+        self.target = target
+        self.prefix = prefix
+        self.b = Builder(target)
+        for name, type in (*self.signature.inputs, *self.signature.outputs):
+            if type.rank > MAX_RANK:
+                raise UnsupportedError(
+                    f"{name} has rank {type.rank}; the C interface carries up to {MAX_RANK} dims"
+                )
+
+    def text(self, manifest: bytes, has_constants: bool) -> str:
+        p = self.prefix
+        b = self.b
+        data = manifest + b"\0"
+        escaped = "".join(
+            chr(c) if 32 <= c < 127 and c not in b'"\\' else f"\\{c:02X}" for c in data
+        )
+        b.globals += [
+            f'@{p}_manifest = internal constant [{len(data)} x i8] c"{escaped}"',
+            f"@{p}_default_ctx = internal constant [{CTX_BYTES} x i8] zeroinitializer, align 8",
+        ]
+        if has_constants:
+            # The data may lie further away than 2 GiB, so its address is loaded from memory; the
+            # variable is not `constant`, or LLVM would see through it.
+            b.globals += [
+                f"@{p}_constants = external hidden global i8",
+                f"@{p}_constants_at = internal global ptr @{p}_constants, "
+                'section ".data.rel.ro", align 8',
+            ]
+        self._bind()
+        self._shapes()
+        self._workspace_size()
+        if self.target.arch == "x86_64":
+            b.globals.append(f"@{p}_cpu_state = internal global i32 0, align 4")
+            b.functions.append(_cpu_check(p, self.target))
+        self._run(has_constants)
+        b.functions.append(f"define ptr @{p}_info() #0 {{\n  ret ptr @{p}_manifest\n}}")
+        return b.module()
+
+    # -- pieces ---------------------------------------------------------------------------------
+
+    def _field(self, base: str, offset: int) -> str:
+        return self.b.let("ptr", f"getelementptr i8, ptr {base}, i64 {offset}", base)
+
+    def _load(self, type: str, base: str, offset: int) -> str:
+        return self.b.effect(type, f"load {type}, ptr {self._field(base, offset)}, align 8")
+
+    def _store(self, value: str, base: str, offset: int) -> None:
+        self.b.line(f"store i64 {value}, ptr {self._field(base, offset)}, align 8")
+
+    def _require(self, condition: str, code: int) -> None:
+        """Return `code` from the function being written unless the condition holds."""
+        failed, passed = self.b.new_block("failed"), self.b.new_block("passed")
+        self.b.branch(condition, passed, failed)
+        failed.terminator = f"ret i32 {code}"
+        self.b.scope.function.blocks.append(failed)
+        self.b.enter(passed)
+
+    def _define(self, head: str, body: str) -> None:
+        self.b.functions.append(f"define {head} #0 {{\n{body}\n}}")
+
+    def _new_function(self) -> None:
+        """Forget what names stood for: names are free again in the next function."""
+        self.b.symbols.clear()
+
+    def _load_symbols(self, source: str) -> None:
+        for i, name in enumerate(self.signature.symbols):
+            self.b.symbols[name] = self._load("i64", source, 8 * i)
+
+    # -- functions ------------------------------------------------------------------------------
+
+    def _bind(self) -> None:
+        """`i32 bind(inputs, symbols)`: read the symbols from the dims and check all dims."""
+        b = self.b
+        self._new_function()
+        with b.function() as text:
+            b.param("%inputs", "ptr")
+            b.param("%symbols", "ptr")
+            rest = self._bind_symbols()
+            for value, expected in rest:
+                self._require(b.compare("icmp eq", "i64", value, b.dim(expected)), BAD_SHAPE)
+            self._check_bounds()
+            b.ret("i32 0")
+        self._define(f"internal i32 @{self.prefix}_bind(ptr %inputs, ptr %symbols)", text.body())
+
+    def _bind_symbols(self) -> list[tuple[str, DimLike]]:
+        """Store each symbol; return the dims that are left to compare."""
+        rest: list[tuple[str, DimLike]] = []
+        for position, (_, type) in enumerate(self.signature.inputs):
+            for axis, dim in enumerate(type.shape):
+                offset = position * TENSOR_BYTES + TENSOR_DIMS + 8 * axis
+                value = self._load("i64", "%inputs", offset)
+                name = _bare_symbol(dim)
+                if name is None or name in self.b.symbols:
+                    rest.append((value, dim))
+                    continue
+                self.b.symbols[name] = value
+                self._require(self.b.compare("icmp sge", "i64", value, "0"), BAD_SHAPE)
+                if name in self.signature.symbols:
+                    self._store(value, "%symbols", 8 * self.signature.symbols.index(name))
+        used = set(self.signature.symbols)
+        for _, type in (*self.signature.inputs, *self.signature.outputs):
+            used |= {name for dim in type.shape for name in symbols_of(dim)}
+        for name in sorted(used - set(self.b.symbols)):
+            raise CompileError(f"no input has a dim that is just the symbol {name}")
+        return rest
+
+    def _check_bounds(self) -> None:
+        for name, info in self.main.symbols.items():
+            value = self.b.symbols[name]
+            if info.lo > 0:
+                low = self.b.compare("icmp sge", "i64", value, str(info.lo))
+                self._require(low, OUT_OF_BOUNDS)
+            if info.hi is not None:
+                high = self.b.compare("icmp sle", "i64", value, str(info.hi))
+                self._require(high, OUT_OF_BOUNDS)
+
+    def _output_dims(self) -> list[str]:
+        """Write the dims of all outputs and return the bytes that each needs."""
+        sizes = []
+        for position, (_, type) in enumerate(self.signature.outputs):
+            for axis, dim in enumerate(type.shape):
+                offset = position * TENSOR_BYTES + TENSOR_DIMS + 8 * axis
+                self._store(self.b.dim(dim), "%outputs", offset)
+            sizes.append(self.b.dim(product(type.shape) * type.dtype.bytes))
+        return sizes
+
+    def _call_bind(self, symbols: str) -> None:
+        status = self.b.effect("i32", f"call i32 @{self.prefix}_bind(ptr %inputs, ptr {symbols})")
+        good, bad = self.b.new_block("bound"), self.b.new_block("unbound")
+        self.b.branch(self.b.compare("icmp eq", "i32", status, "0"), good, bad)
+        bad.terminator = f"ret i32 {status}"
+        self.b.scope.function.blocks.append(bad)
+        self.b.enter(good)
+        self._load_symbols(symbols)
+
+    def _local_symbols(self, text_head: list[str]) -> str:
+        name = self.b.name("ptr", self.b.scope.depth)
+        count = max(len(self.signature.symbols), 1)
+        text_head.append(f"  {name} = alloca [{count} x i64], align 8")
+        return name
+
+    def _shapes(self) -> None:
+        b = self.b
+        self._new_function()
+        with b.function() as text:
+            for name in ("%inputs", "%outputs", "%symbols"):
+                b.param(name, "ptr")
+            local = self._local_symbols(text.head)
+            absent = b.compare("icmp eq", "ptr", "%symbols", "null")
+            self._call_bind(b.select(absent, "ptr", local, "%symbols"))
+            for position, size in enumerate(self._output_dims()):
+                self._store(size, "%outputs", position * TENSOR_BYTES + TENSOR_CAPACITY)
+            b.ret("i32 0")
+        self._define(
+            f"i32 @{self.prefix}_shapes(ptr %inputs, ptr %outputs, ptr %symbols)", text.body()
+        )
+
+    def _workspace_size(self) -> None:
+        b = self.b
+        self._new_function()
+        with b.function() as text:
+            b.param("%symbols", "ptr")
+            b.param("%threads", "i32")
+            self._load_symbols("%symbols")
+            several = b.compare("icmp sgt", "i32", "%threads", "1")
+            threads = b.select(several, "i32", "%threads", "1")
+            b.symbols[THREADS] = b.convert("sext", "i32", threads, "i64")
+            b.ret(f"i64 {b.dim(self.signature.workspace)}")
+        self._define(f"i64 @{self.prefix}_workspace_size(ptr %symbols, i32 %threads)", text.body())
+
+    def _run(self, has_constants: bool) -> None:
+        b, p = self.b, self.prefix
+        self._new_function()
+        with b.function() as text:
+            for name in ("%context", "%inputs", "%outputs"):
+                b.param(name, "ptr")
+            local = self._local_symbols(text.head)
+            if self.target.arch == "x86_64":
+                ready = b.effect("i1", f"call i1 @{p}_cpu_ready()")
+                self._require(ready, NO_FEATURE)
+            absent = b.compare("icmp eq", "ptr", "%context", "null")
+            ctx = b.select(absent, "ptr", f"@{p}_default_ctx", "%context")
+            self._call_bind(local)
+            self._check_capacities(self._output_dims())
+            workspace = self._checked_workspace(ctx)
+            constants = self._constants(ctx) if has_constants else "null"
+            args = [f"ptr {value}" for value in (ctx, workspace, constants)]
+            args += self._data_pointers("%inputs", len(self.signature.inputs))
+            args += self._data_pointers("%outputs", len(self.signature.outputs))
+            args += [f"i64 {b.symbols[name]}" for name in self.signature.symbols]
+            b.declarations[
+                f"declare hidden i32 @{p}_main({', '.join(main_signature(self.main))})"
+            ] = None
+            b.ret(f"i32 {b.effect('i32', f'call i32 @{p}_main({chr(44).join(args)})')}")
+        self._define(f"i32 @{p}_run(ptr %context, ptr %inputs, ptr %outputs)", text.body())
+
+    def _check_capacities(self, sizes: Sequence[str]) -> None:
+        for position, size in enumerate(sizes):
+            capacity = self._load("i64", "%outputs", position * TENSOR_BYTES + TENSOR_CAPACITY)
+            self._require(self.b.compare("icmp sge", "i64", capacity, size), SMALL_OUTPUT)
+
+    def _checked_workspace(self, ctx: str) -> str:
+        b = self.b
+        workspace = self._load("ptr", ctx, CTX_WORKSPACE)
+        if self.signature.workspace == 0:
+            return workspace
+        b.symbols[THREADS] = self._threads(ctx)
+        needed = b.dim(self.signature.workspace)
+        given = self._load("i64", ctx, CTX_WORKSPACE_BYTES)
+        missing = b.compare("icmp eq", "ptr", workspace, "null")
+        usable = b.select(missing, "i64", "0", given)
+        self._require(b.compare("icmp sge", "i64", usable, needed), SMALL_WORKSPACE)
+        return workspace
+
+    def _threads(self, ctx: str) -> str:
+        """The number of workers, as kernels see it."""
+        b = self.b
+        threads = b.effect("i32", f"load i32, ptr {self._field(ctx, CTX_THREADS)}, align 4")
+        pool = b.compare("icmp ne", "ptr", self._load("ptr", ctx, CTX_PARALLEL_FOR), "null")
+        several = b.compare("icmp sgt", "i32", threads, "1")
+        used = b.select(b.op("and", "i1", pool, several), "i32", threads, "1")
+        return b.convert("sext", "i32", used, "i64")
+
+    def _constants(self, ctx: str) -> str:
+        b = self.b
+        given = self._load("ptr", ctx, CTX_CONSTANTS)
+        embedded = b.effect("ptr", f"load ptr, ptr @{self.prefix}_constants_at, align 8")
+        absent = b.compare("icmp eq", "ptr", given, "null")
+        return b.select(absent, "ptr", embedded, given)
+
+    def _data_pointers(self, base: str, count: int) -> list[str]:
+        return [
+            f"ptr {self._load('ptr', base, i * TENSOR_BYTES + TENSOR_DATA)}" for i in range(count)
+        ]
+
+
+def _bare_symbol(dim: DimLike) -> str | None:
+    """Return the name of a dim that is just a symbol."""
+    if isinstance(dim, Dim) and len(dim.terms) == 1:
+        mono, coeff = dim.terms[0]
+        if coeff == 1 and len(mono) == 1 and isinstance(mono[0], Symbol):
+            return mono[0].name
+    return None
+
+
+_REGISTERS = '"={ax},={bx},={cx},={dx},{ax},{cx},~{dirflag},~{fpsr},~{flags}"'
+
+
+def _cpu_check(prefix: str, target: Target) -> str:
+    """Return `i1 cpu_ready()`: asks CPUID once and keeps the answer (1 good, 2 bad)."""
+    lines: list[str] = []
+    needed = [X86_FEATURES[name] for name in target.feature_list]
+    masks: dict[tuple[int, int], dict[int, int]] = {}
+    for bit in needed:
+        registers = masks.setdefault((bit.leaf, bit.subleaf), {})
+        registers[bit.register] = registers.get(bit.register, 0) | 1 << bit.bit
+    state = 0
+    for bit in needed:
+        state |= bit.state
+    if state:
+        # OSXSAVE, without which XGETBV is illegal.
+        registers = masks.setdefault((1, 0), {})
+        registers[2] = registers.get(2, 0) | 1 << 27
+    _leaf_tests(lines, masks)
+    state_test = ["  br label %good"]
+    if state:
+        state_test = [
+            '  %x = call { i32, i32 } asm sideeffect "xgetbv", "={ax},={dx},{cx}"(i32 0)',
+            "  %xl = extractvalue { i32, i32 } %x, 0",
+            f"  %xm = and i32 %xl, {state}",
+            f"  %xok = icmp eq i32 %xm, {state}",
+            "  br i1 %xok, label %good, label %bad",
+        ]
+    at = f"@{prefix}_cpu_state"
+    return "\n".join(
+        (
+            f"define internal i1 @{prefix}_cpu_ready() #0 {{",
+            "entry:",
+            f"  %known = load atomic i32, ptr {at} monotonic, align 4",
+            "  %is_known = icmp ne i32 %known, 0",
+            "  br i1 %is_known, label %answer, label %leaf0",
+            *lines,
+            "state:",
+            *state_test,
+            "good:",
+            f"  store atomic i32 1, ptr {at} monotonic, align 4",
+            "  ret i1 true",
+            "bad:",
+            f"  store atomic i32 2, ptr {at} monotonic, align 4",
+            "  ret i1 false",
+            "answer:",
+            "  %is_good = icmp eq i32 %known, 1",
+            "  ret i1 %is_good",
+            "}",
+        )
+    )
+
+
+def _leaf_tests(lines: list[str], masks: dict[tuple[int, int], dict[int, int]]) -> None:
+    """Append a block per CPUID leaf; a leaf above the CPU's last one counts as all zero."""
+    ordered = sorted(masks)
+    for i, (leaf, subleaf) in enumerate(ordered):
+        base = leaf & 0x80000000
+        after = "state" if i + 1 == len(ordered) else f"leaf{i + 1}"
+        lines += [
+            f"leaf{i}:",
+            f'  %last{i} = call {{ i32, i32, i32, i32 }} asm sideeffect "cpuid", {_REGISTERS}'
+            f"(i32 {base}, i32 0)",
+            f"  %top{i} = extractvalue {{ i32, i32, i32, i32 }} %last{i}, 0",
+            f"  %there{i} = icmp uge i32 %top{i}, {leaf}",
+            f"  br i1 %there{i}, label %ask{i}, label %bad",
+            f"ask{i}:",
+            f'  %c{i} = call {{ i32, i32, i32, i32 }} asm sideeffect "cpuid", {_REGISTERS}'
+            f"(i32 {leaf}, i32 {subleaf})",
+        ]
+        results = []
+        for register, mask in sorted(masks[leaf, subleaf].items()):
+            n = f"{i}_{register}"
+            lines += [
+                f"  %r{n} = extractvalue {{ i32, i32, i32, i32 }} %c{i}, {register}",
+                f"  %m{n} = and i32 %r{n}, {mask}",
+                f"  %ok{n} = icmp eq i32 %m{n}, {mask}",
+            ]
+            results.append(f"%ok{n}")
+        total = results[0]
+        for k, other in enumerate(results[1:]):
+            lines.append(f"  %all{i}_{k} = and i1 {total}, {other}")
+            total = f"%all{i}_{k}"
+        lines.append(f"  br i1 {total}, label %{after}, label %bad")

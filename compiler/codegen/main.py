@@ -1,0 +1,118 @@
+"""The `main` of a loop-level program as LLVM text: calls with offsets into one workspace.
+
+`i32 @PREFIX_main(ptr ctx, ptr workspace, ptr constants, ptr buffers..., i64 symbols...)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from tfc.compiler.codegen.builder import THREADS
+from tfc.compiler.codegen.kernel import RULES, Emitter
+from tfc.compiler.codegen.llvm_types import register
+from tfc.compiler.codegen.values import Linear
+from tfc.compiler.target import Target
+from tfc.ir.core import Function, Module, Op
+from tfc.ir.errors import CompileError
+
+WORKSPACE, CONSTANTS = "%workspace", "%constants"
+
+
+def main_text(
+    module: Module, target: Target, prefix: str, constant_offsets: Mapping[str, int]
+) -> str:
+    """Return the program's main. constant_offsets: byte offset of each entry of `module.data`."""
+    emitter = MainEmitter(module, target, prefix, constant_offsets)
+    emitter.emit_main(module.main)
+    return emitter.module()
+
+
+def main_signature(main: Function) -> list[str]:
+    """Return the parameter types of `@PREFIX_main`."""
+    return ["ptr"] * (3 + len(main.args)) + ["i64"] * len(main.symbols)
+
+
+class MainEmitter(Emitter):
+    """Emits `main`: the ops of kernels, and those of programs."""
+
+    def __init__(
+        self, module: Module, target: Target, prefix: str, offsets: Mapping[str, int]
+    ) -> None:
+        super().__init__(target, f"{prefix}_main")
+        self.program = module
+        self.offsets = offsets
+
+    def rule(self, name: str) -> Callable[[Emitter, Op], None] | None:
+        return PROGRAM_RULES.get(name) or RULES.get(name)
+
+    def emit_main(self, main: Function) -> None:
+        with self.function() as text:
+            params = [f"ptr {self.param(name, 'ptr')}" for name in ("%ctx", WORKSPACE, CONSTANTS)]
+            for i, arg in enumerate(main.args):
+                self.values[arg] = self.param(f"%a{i}", "ptr")
+                params.append(f"ptr %a{i}")
+            params += self.symbol_params(main)
+            self.emit_block(main.block)
+            self.ret("i32 0")
+        self.functions.append(
+            f"define hidden i32 @{self.function_name}({', '.join(params)}) #0 {{\n{text.body()}\n}}"
+        )
+
+
+def _workspace(e: Emitter, op: Op) -> None:
+    offset = e.linear(op.operands[0])
+    e.values[op.result] = e.place(WORKSPACE, "i8", offset)
+
+
+def _constant(e: Emitter, op: Op) -> None:
+    assert isinstance(e, MainEmitter)
+    offset = e.offsets.get(op.attrs.name)
+    if offset is None:
+        raise CompileError(f"constant {op.attrs.name} has no offset", where=str(op.loc) or None)
+    e.values[op.result] = e.place(CONSTANTS, "i8", Linear((), offset))
+
+
+def _call(e: Emitter, op: Op) -> None:
+    assert isinstance(e, MainEmitter)
+    callee = e.program.functions.get(op.attrs.callee)
+    if callee is None or callee.kind != "kernel":
+        raise CompileError(f"no kernel {op.attrs.callee}", where=str(op.loc) or None)
+    args = ["ptr %ctx"]
+    kinds = ["ptr"]
+    for value in op.operands:
+        kind = register(value.type)
+        attribute = " zeroext" if kind == "i1" else ""
+        kinds.append(kind + attribute)
+        args.append(f"{kind}{attribute} {e.value(value)}")
+    for symbol in callee.symbols:
+        kinds.append("i64")
+        args.append(f"i64 {_symbol(e, symbol)}")
+    e.declare("hidden void", f"@{callee.name}", kinds)
+    e.line(f"call void @{callee.name}({', '.join(args)})")
+
+
+def _symbol(e: Emitter, name: str) -> str:
+    value = e.symbols.get(name)
+    if value is None:
+        if name != THREADS:
+            raise CompileError(f"main lacks symbol {name} of a kernel that it calls")
+        value = e.symbols[name] = e.special_symbol(name)
+    return value
+
+
+def _check(e: Emitter, op: Op) -> None:
+    if e.worker:
+        raise CompileError("a check inside a parallel loop", where=str(op.loc) or None)
+    failed, passed = e.new_block("failed"), e.new_block("passed")
+    e.branch(e.value(op.operands[0]), passed, failed)
+    failed.terminator = f"ret i32 {op.attrs.code}"
+    e.scope.function.blocks.append(failed)
+    e.enter(passed)
+
+
+PROGRAM_RULES: Mapping[str, Callable[[Emitter, Op], None]] = {
+    "workspace": _workspace,
+    "constant": _constant,
+    "call": _call,
+    "check": _check,
+}
