@@ -1,0 +1,284 @@
+"""`Executable`: a compiled model as a Python callable; start at `Executable.__call__`.
+
+It imports nothing of the compiler. A call is one native call; the rest here is binding memory.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from tfc.runtime.errors import InputError, RuntimeFault
+from tfc.runtime.library import TENSOR_WORDS, Context, Library
+from tfc.runtime.pool import shared_pool
+from tfc.runtime.signature import Port, Signature, as_input, numpy_dtype
+
+Array = npt.NDArray[Any]
+
+_MAX_PLANS = 256
+_ALIGNMENT = 64
+_CHUNK = 1 << 20
+_FAULTS = {
+    1: "the dims of an input do not fit the model",
+    2: "an output's buffer is too small",
+    3: "the workspace is too small",
+    4: "this CPU lacks a feature that the code was compiled for",
+    5: "a check failed",
+    6: "a symbol is out of its bounds",
+}
+
+# Where an array object holds the address of its data: the first field behind the object's head,
+# part of numpy's ABI (PyArrayObject_fields). `array.ctypes.data` takes 0.7 us, this 0.1.
+_DATA_AT = object.__basicsize__
+_pointer_at = ctypes.c_void_p.from_address
+
+
+def _words(count: int) -> Any:
+    """Return `count` 64-bit words, all zero, that native code can read: at least one."""
+    return (ctypes.c_int64 * max(count, 1))()
+
+
+def _address(array: Array) -> int:
+    return _pointer_at(id(array) + _DATA_AT).value or 0
+
+
+class Executable:
+    """A compiled model.
+
+    Called with arrays it returns an array, or a tuple for several outputs; called with a dict of
+    arrays by input name, a dict by output name. Calls may run in several threads at a time.
+    """
+
+    def __init__(
+        self, library: Library, manifest: Mapping[str, Any], file: BinaryIO, threads: int
+    ) -> None:
+        self.name: str = manifest["name"]
+        self.threads = threads
+        self.manifest = dict(manifest)
+        self.signature = Signature.of(manifest)
+        self._file = file
+        self._library = library
+        self._native_run = library.run
+        self._dtypes = tuple(numpy_dtype(port.dtype) for port in self.inputs)
+        self._plans: dict[Any, _Plan] = {}
+        self._spaces: list[_Space] = []
+        self._stages: Callable[[str], str] | None = None
+        _executables.add(self)
+
+    def __repr__(self) -> str:
+        inputs, outputs = ("; ".join(map(str, ports)) for ports in (self.inputs, self.outputs))
+        return f"<Executable {self.name} ({inputs}) -> ({outputs})>"
+
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        return self.signature.inputs
+
+    @property
+    def outputs(self) -> tuple[Port, ...]:
+        return self.signature.outputs
+
+    @property
+    def memory(self) -> Memory:
+        """How much memory the model needs."""
+        return Memory(self)
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Run the model on arrays in the order of `inputs`, or on one dict of arrays by name.
+
+        Raises InputError where an argument does not fit, and RuntimeFault where the run fails.
+        """
+        if len(inputs) == 1 and (type(inputs[0]) is dict or isinstance(inputs[0], Mapping)):
+            results = self._run(self.signature.ordered(inputs[0]))
+            return {port.name: value for port, value in zip(self.outputs, results, strict=True)}
+        results = self._run(inputs)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the artifact, which `tfc.load` reads, to `path`."""
+        target = Path(path)
+        partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            with partial.open("xb") as out:
+                for start in range(0, os.fstat(self._file.fileno()).st_size, _CHUNK):
+                    out.write(os.pread(self._file.fileno(), _CHUNK, start))
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def ir(self, stage: str) -> str:
+        """Return the program's text at a stage: graph, fused, loops, llvm or asm.
+
+        Only an executable that `tfc.compile` made in this process has it.
+        """
+        if self._stages is None:
+            raise RuntimeFault("a loaded artifact has no text: compile the model to see it")
+        return self._stages(stage)
+
+    # -- one call -------------------------------------------------------------------------------
+
+    def _run(self, inputs: Sequence[Any]) -> list[Array]:
+        arrays = self._checked(inputs)
+        key = arrays[0].shape if len(arrays) == 1 else tuple([x.shape for x in arrays])
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plan(key, [x.shape for x in arrays])
+        try:
+            frame = plan.frames.pop()
+        except IndexError:
+            frame = _Frame(plan, len(arrays))
+        words, at = frame.words, 0
+        for x in arrays:
+            words[at] = _pointer_at(id(x) + _DATA_AT).value
+            at += TENSOR_WORDS
+        results = []
+        for shape, dtype in plan.outputs:
+            y = np.empty(shape, dtype)
+            words[at] = _pointer_at(id(y) + _DATA_AT).value
+            at += TENSOR_WORDS
+            results.append(y)
+        try:
+            space = self._spaces.pop()
+        except IndexError:
+            space = _Space(self)
+        if space.size < plan.workspace:
+            space.grow(plan.workspace)
+        code = self._native_run(space.address, frame.inputs, frame.outputs)
+        self._spaces.append(space)
+        plan.frames.append(frame)
+        if code:
+            raise self._fault(code)
+        return results
+
+    def _checked(self, inputs: Sequence[Any]) -> Sequence[Array]:
+        """Return the inputs as arrays that native code can read; they are copied only if needed."""
+        dtypes = self._dtypes
+        if len(inputs) != len(dtypes):
+            self.signature.check_count(len(inputs))
+        for x, dtype in zip(inputs, dtypes):  # noqa: B905 - lengths were compared
+            if type(x) is not np.ndarray or x.dtype is not dtype:
+                break
+            flags = x.flags
+            if not (flags.c_contiguous and flags.aligned):
+                break
+        else:
+            return inputs
+        entries = zip(inputs, self.inputs, dtypes, strict=True)
+        return [as_input(x, port, dtype) for x, port, dtype in entries]
+
+    def _plan(self, key: Any, shapes: list[tuple[int, ...]]) -> _Plan:
+        self.signature.check_shapes(shapes)
+        plan = _Plan(self, shapes)
+        if len(self._plans) >= _MAX_PLANS:
+            self._plans.clear()
+        self._plans[key] = plan
+        return plan
+
+    def _fault(self, code: int) -> RuntimeFault:
+        own: Mapping[str, str] = self.manifest.get("messages", {})
+        reason = own.get(str(code)) or _FAULTS.get(code) or "unknown reason"
+        kind = InputError if code in (1, 6) else RuntimeFault
+        return kind(f"{self.name}: {reason} (code {code})")
+
+    def _forget_pool(self) -> None:
+        self._spaces = []
+
+
+class Memory:
+    """The bytes that a model needs: `constants`, `code`, and `workspace(...)` for one call."""
+
+    def __init__(self, executable: Executable) -> None:
+        self._executable = executable
+        sizes: Mapping[str, int] = executable.manifest.get("memory", {})
+        self.constants = sizes.get("constants", 0)
+        self.code = sizes.get("code", 0)
+
+    def __repr__(self) -> str:
+        return f"<Memory constants={self.constants} code={self.code}>"
+
+    def workspace(self, **symbols: int) -> int:
+        """Return the workspace for the symbols' values, each of which must be given."""
+        known = list(self._executable.signature.symbols)
+        if set(symbols) != set(known):
+            raise InputError(f"give a value for each symbol: {', '.join(known) or 'none'}")
+        values = _words(len(known))
+        values[: len(known)] = [symbols[name] for name in known]
+        executable = self._executable
+        return int(executable._library.workspace_size(values, executable.threads))
+
+
+class _Plan:
+    """What depends on the inputs' shapes alone; `frames` are free argument blocks."""
+
+    def __init__(self, executable: Executable, shapes: list[tuple[int, ...]]) -> None:
+        self.shapes = shapes
+        self.frames: list[_Frame] = []
+        self.outputs: list[tuple[tuple[int, ...], np.dtype[Any]]] = []
+        self.workspace = 0
+        ports = executable.outputs
+        inputs = _words(TENSOR_WORDS * len(shapes))
+        for i, shape in enumerate(shapes):
+            start = TENSOR_WORDS * i + 2
+            inputs[start : start + len(shape)] = list(shape)
+        outputs = _words(TENSOR_WORDS * len(ports))
+        symbols = _words(len(executable.signature.symbols))
+        code = executable._library.shapes(inputs, outputs, symbols)
+        if code:
+            raise executable._fault(code)
+        for i, port in enumerate(ports):
+            start = TENSOR_WORDS * i + 2
+            shape = tuple(outputs[start : start + len(port.shape)])
+            self.outputs.append((shape, numpy_dtype(port.dtype)))
+        self.workspace = executable._library.workspace_size(symbols, executable.threads)
+
+
+class _Frame:
+    """The tensors of one running call, as 64-bit words: inputs, then outputs."""
+
+    def __init__(self, plan: _Plan, n_inputs: int) -> None:
+        self.words = _words(TENSOR_WORDS * (n_inputs + len(plan.outputs)))
+        self.inputs = ctypes.addressof(self.words)
+        self.outputs = self.inputs + 8 * TENSOR_WORDS * n_inputs
+        sizes = [0] * n_inputs + [
+            int(np.prod(shape, dtype=object)) * dtype.itemsize for shape, dtype in plan.outputs
+        ]
+        shapes = [*plan.shapes, *(shape for shape, _ in plan.outputs)]
+        for i, (shape, size) in enumerate(zip(shapes, sizes, strict=True)):
+            at = TENSOR_WORDS * i
+            self.words[at + 1] = size
+            self.words[at + 2 : at + 2 + len(shape)] = list(shape)
+
+
+class _Space:
+    """The context of one running call, with a workspace that grows to the greatest one needed."""
+
+    def __init__(self, executable: Executable) -> None:
+        self.size = -1
+        self.context = Context(threads=executable.threads)
+        if executable.threads > 1:
+            pool = shared_pool(executable.threads, executable._library)
+            self.context.user, self.context.parallel_for = pool.handle, pool.parallel_for
+        self.address = ctypes.addressof(self.context)
+
+    def grow(self, size: int) -> None:
+        self.memory = np.empty(size + _ALIGNMENT, np.uint8)
+        start = _address(self.memory)
+        self.context.workspace = start + -start % _ALIGNMENT
+        self.context.workspace_bytes = self.size = size
+
+
+_executables: weakref.WeakSet[Executable] = weakref.WeakSet()
+
+
+def _forget_pools() -> None:
+    for executable in list(_executables):
+        executable._forget_pool()
+
+
+os.register_at_fork(after_in_child=_forget_pools)

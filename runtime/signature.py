@@ -1,0 +1,155 @@
+"""What a model takes and gives: names, element types and shapes with symbols, from the manifest.
+
+Also checks call arguments against it, to say in words what the native check says by a code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tfc.runtime.errors import InputError
+from tfc.runtime.library import MAX_RANK
+
+Array = npt.NDArray[Any]
+
+_NUMPY_NAMES = {
+    "f64": "float64", "f32": "float32", "f16": "float16",
+    "i64": "int64", "i32": "int32", "i16": "int16", "i8": "int8",
+    "u64": "uint64", "u32": "uint32", "u16": "uint16", "u8": "uint8",
+    "bool": "bool", "c64": "complex64", "c128": "complex128",
+}  # fmt: skip
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """Return the numpy dtype for an element type's name.
+
+    numpy has no bf16: it is that of `ml_dtypes` where installed, else raw bits as uint16.
+    """
+    if name != "bf16":
+        return np.dtype(_NUMPY_NAMES[name])
+    try:
+        import ml_dtypes
+    except ImportError:
+        return np.dtype(np.uint16)
+    bits: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return bits
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output. Dims are ints, or strings: a symbol or an expression over symbols."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype}[{', '.join(map(str, self.shape))}]"
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> Port:
+        return cls(entry["name"], entry["dtype"], tuple(entry["shape"]))
+
+
+@dataclass(frozen=True)
+class Signature:
+    """All inputs and outputs, and the bounds (lowest, highest or None) of the symbols."""
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    symbols: dict[str, tuple[int, int | None]]
+
+    @classmethod
+    def of(cls, manifest: Mapping[str, Any]) -> Signature:
+        """Read a manifest. Raises ValueError, TypeError or KeyError where it is damaged."""
+        signature = cls(
+            tuple(Port.of(entry) for entry in manifest["inputs"]),
+            tuple(Port.of(entry) for entry in manifest["outputs"]),
+            {s["name"]: (s.get("lo", 0), s.get("hi")) for s in manifest["symbols"]},
+        )
+        for port in (*signature.inputs, *signature.outputs):
+            numpy_dtype(port.dtype)
+            if len(port.shape) > MAX_RANK:
+                raise ValueError(f"{port.name} has more than {MAX_RANK} axes")
+        return signature
+
+    def ordered(self, named: Mapping[str, Any]) -> list[Any]:
+        """Return the values of a dict of inputs in order. Raises InputError."""
+        unknown = [str(name) for name in named if name not in {p.name for p in self.inputs}]
+        missing = [port.name for port in self.inputs if port.name not in named]
+        if unknown or missing:
+            known = ", ".join(port.name for port in self.inputs) or "none"
+            parts = [f"unknown input {', '.join(unknown)}"] if unknown else []
+            parts += [f"missing input {', '.join(missing)}"] if missing else []
+            raise InputError(f"{'; '.join(parts)}; the model's inputs: {known}")
+        return [named[port.name] for port in self.inputs]
+
+    def check_count(self, count: int) -> None:
+        if count != len(self.inputs):
+            listed = "; ".join(map(str, self.inputs)) or "none"
+            raise InputError(f"{count} inputs given, the model takes {len(self.inputs)}: {listed}")
+
+    def check_shapes(self, shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
+        """Return the symbols' values. Raises InputError that names input, axis and reason."""
+        bound: dict[str, int] = {}
+        first: dict[str, str] = {}
+        for port, shape in zip(self.inputs, shapes, strict=True):
+            if len(shape) != len(port.shape):
+                raise InputError(
+                    f"input {port.name}: rank {len(shape)} {list(shape)}, "
+                    f"the model takes rank {len(port.shape)} ({port})"
+                )
+            for axis, (size, dim) in enumerate(zip(shape, port.shape, strict=True)):
+                where = f"input {port.name}, axis {axis}"
+                if isinstance(dim, int):
+                    if size != dim:
+                        raise InputError(f"{where}: size {size}, the model takes {dim} ({port})")
+                elif dim in self.symbols:
+                    if bound.setdefault(dim, size) != size:
+                        raise InputError(
+                            f"{where}: size {size} for {dim}, which is {bound[dim]} by {first[dim]}"
+                        )
+                    first.setdefault(dim, where)
+                    self._check_bounds(where, dim, size)
+        return bound
+
+    def _check_bounds(self, where: str, symbol: str, size: int) -> None:
+        lo, hi = self.symbols[symbol]
+        if size < lo or (hi is not None and size > hi):
+            wanted = f"at least {lo}" if hi is None else f"{lo} to {hi}"
+            raise InputError(f"{where}: size {size}, but {symbol} must be {wanted}")
+
+
+def as_input(value: Any, port: Port, dtype: np.dtype[Any]) -> Array:
+    """Return `value` as a dense array in native byte order of exactly the input's element type.
+
+    Lists and Python numbers take that type; an array of another type is an InputError.
+    """
+    if isinstance(value, (bool, int, float, complex, list, tuple)):
+        try:
+            return np.ascontiguousarray(np.array(value, dtype)).reshape(np.shape(value))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"input {port.name}: not an array of {port.dtype}: {error}") from error
+    array = np.asarray(value)
+    if array.dtype != dtype and not _is_same(array.dtype, port.dtype, dtype):
+        raise InputError(
+            f"input {port.name}: dtype {array.dtype}, the model takes {_spelled(port, dtype)}"
+        )
+    # ascontiguousarray makes a scalar one-dimensional.
+    dense = np.require(array, dtype if array.dtype.byteorder == ">" else None, ["C", "A"])
+    return dense.reshape(array.shape)
+
+
+def _is_same(given: np.dtype[Any], name: str, wanted: np.dtype[Any]) -> bool:
+    if name == "bf16":
+        return given.name in ("bfloat16", "uint16")
+    return given.newbyteorder("=") == wanted
+
+
+def _spelled(port: Port, dtype: np.dtype[Any]) -> str:
+    return "bfloat16 (or its bits as uint16)" if port.dtype == "bf16" else dtype.name
