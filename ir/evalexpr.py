@@ -19,6 +19,7 @@ from tfc.ir.body import Apply, Expr, Guard, Keep, Load, Number, Position, Range,
 from tfc.ir.core import Value
 from tfc.ir.dims import Call, Dim, DimLike, Interval, Symbol
 from tfc.ir.loop import numeric
+from tfc.ir.types import BOOL
 
 Array = npt.NDArray[Any]
 
@@ -303,7 +304,8 @@ def _identity(expr: Reduce) -> Array:
         sign = -1 if expr.kind == "max" else 1
         if expr.dtype.is_float:
             return numeric.number(sign * np.inf, expr.dtype)
-        return numeric.number(numeric.int_range(expr.dtype)[sign > 0], expr.dtype)
+        ends = (0, 1) if expr.dtype == BOOL else numeric.int_range(expr.dtype)
+        return numeric.number(ends[sign > 0], expr.dtype)
     return numeric.number(1 if expr.kind in ("prod", "all") else 0, expr.dtype)
 
 

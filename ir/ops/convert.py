@@ -27,6 +27,7 @@ from tfc.ir.types import (
     BF16,
     BOOL,
     DTYPES,
+    F16,
     F32,
     I8,
     I32,
@@ -115,7 +116,7 @@ def _cast_samples() -> Sequence[Sample]:
             continue
         attrs = {"dtype": dtype}
         found += [
-            Sample((floats((3, 4), -9, 9),), attrs),
+            Sample((floats((3, 4), -9, 9),), attrs, grad=dtype not in (F32, F16, BF16)),
             Sample((special,), attrs, grad=False),
             Sample((integers((7,), -400, 400),), attrs),
             Sample((integers((2, 3), 0, 255, np.uint8),), attrs),
