@@ -19,6 +19,7 @@ from tfc.ir.ops import (
     quant,
     reduce,
     resize,
+    scan,
 )
 
 FAMILIES = (
@@ -38,4 +39,5 @@ FAMILIES = (
     quant,
     index,
     resize,
+    scan,
 )

@@ -101,18 +101,21 @@ register(
         ref=_gather_ref,
         body=_gather_body,
         grad=_gather_grad,
-        samples=lambda: [
-            Sample((floats(shape), indices), {"axis": axis}, grad=0 not in shape)
-            for shape, indices, axis in (
-                ((5, 3), np.array([4, 0, -1, -5], np.int64), 0),
-                ((2, 7, 3), np.array([[6, 1, 1], [-7, 0, 3]], np.int32), 1),
-                ((3, 5), np.array(-2, np.int64), -1),
-                ((3,), np.array([9, -9, 1], np.int64), 0),
-                ((1, 4), np.array([0, 0, 0], np.uint8), 0),
-                ((3, 2), np.zeros((0, 2), np.int64), 0),
-                ((0, 3), np.array([2, 1], np.int64), 1),
-            )
-        ],
+        samples=lambda: (
+            [
+                Sample((floats(shape), indices), {"axis": axis}, grad=0 not in shape)
+                for shape, indices, axis in (
+                    ((5, 3), np.array([4, 0, -1, -5], np.int64), 0),
+                    ((2, 7, 3), np.array([[6, 1, 1], [-7, 0, 3]], np.int32), 1),
+                    ((3, 5), np.array(-2, np.int64), -1),
+                    ((3,), np.array([9, -9, 1], np.int64), 0),
+                    ((1, 4), np.array([0, 0, 0], np.uint8), 0),
+                    ((3, 2), np.zeros((0, 2), np.int64), 0),
+                    ((0, 3), np.array([2, 1], np.int64), 1),
+                )
+            ]
+            + [Sample((integers((4,), 1, 9), np.array([3, 1], np.int64)), {"axis": 0})]
+        ),
         rejects=lambda: [
             Reject((TensorType(F32, (2,)), TensorType(F32, (1,))), {"axis": 0}, "are integers"),
             Reject((TensorType(F32, ()), TensorType(I64, (1,))), {"axis": 0}, "out of range"),

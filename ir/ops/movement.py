@@ -27,6 +27,7 @@ from tfc.ir.ops.common import (
     broadcast_index,
     broadcast_shapes,
     floats,
+    integers,
     unbroadcast,
 )
 from tfc.ir.types import F32, TensorType, shape_text
@@ -209,21 +210,24 @@ register(
         ref=lambda attrs, x: x.reshape(attrs.shape),
         body=_reshape_body,
         grad=_reshape_grad,
-        samples=lambda: [
-            Sample((floats(old),), {"shape": new})
-            for old, new in (
-                ((2, 3, 4), (6, 4)),
-                ((6, 4), (2, 3, 4)),
-                ((4, 6), (8, 3)),
-                ((2, 12), (4, 6)),
-                ((4, 9), (6, 6)),
-                ((1, 5, 1), (5,)),
-                ((2, 3, 5), (3, 1, 10)),
-                ((), (1, 1)),
-                ((1,), ()),
-                ((0, 3), (3, 0, 2)),
-            )
-        ],
+        samples=lambda: (
+            [
+                Sample((floats(old),), {"shape": new})
+                for old, new in (
+                    ((2, 3, 4), (6, 4)),
+                    ((6, 4), (2, 3, 4)),
+                    ((4, 6), (8, 3)),
+                    ((2, 12), (4, 6)),
+                    ((4, 9), (6, 6)),
+                    ((1, 5, 1), (5,)),
+                    ((2, 3, 5), (3, 1, 10)),
+                    ((), (1, 1)),
+                    ((1,), ()),
+                    ((0, 3), (3, 0, 2)),
+                )
+            ]
+            + [Sample((integers((4,), 1, 9),), {"shape": (2, 2)})]
+        ),
         rejects=lambda: [
             Reject((TensorType(F32, (2, 3)),), {"shape": (4,)}, "cannot reshape"),
             Reject((TensorType(F32, (2, 3)),), {"shape": (-2, -3)}, "negative"),
@@ -275,16 +279,19 @@ register(
         ref=lambda attrs, x: np.transpose(x, attrs.perm),
         body=_transpose_body,
         grad=_transpose_grad,
-        samples=lambda: [
-            Sample((floats(shape),), {"perm": perm})
-            for shape, perm in (
-                ((3, 5), (1, 0)),
-                ((2, 3, 4), (2, 0, 1)),
-                ((2, 3, 1, 5), (0, 2, 3, 1)),
-                ((0, 3), (1, 0)),
-                ((), ()),
-            )
-        ],
+        samples=lambda: (
+            [
+                Sample((floats(shape),), {"perm": perm})
+                for shape, perm in (
+                    ((3, 5), (1, 0)),
+                    ((2, 3, 4), (2, 0, 1)),
+                    ((2, 3, 1, 5), (0, 2, 3, 1)),
+                    ((0, 3), (1, 0)),
+                    ((), ()),
+                )
+            ]
+            + [Sample((integers((2, 3), 1, 9),), {"perm": (1, 0)})]
+        ),
         rejects=lambda: [
             Reject((TensorType(F32, (2, 3)),), {"perm": (0, 0)}, "no permutation"),
             Reject((TensorType(F32, (2, 3)),), {"perm": (0,)}, "no permutation"),
@@ -330,21 +337,24 @@ register(
         doc="Repeat along new leading axes and along axes of extent 1, to reach `shape`.",
         attrs=BroadcastAttrs,
         kind=Kind.INJECTIVE,
-        traits=MOVES,
+        traits=VIEWS,
         infer=_infer_broadcast,
         ref=lambda attrs, x: np.broadcast_to(x, attrs.shape),
         body=_broadcast_body,
         grad=_broadcast_grad,
-        samples=lambda: [
-            Sample((floats(old),), {"shape": new})
-            for old, new in (
-                ((), (2, 3)),
-                ((3,), (5, 3)),
-                ((2, 1, 3), (4, 2, 5, 3)),
-                ((1,), (0,)),
-                ((2, 3), (2, 3)),
-            )
-        ],
+        samples=lambda: (
+            [
+                Sample((floats(old),), {"shape": new})
+                for old, new in (
+                    ((), (2, 3)),
+                    ((3,), (5, 3)),
+                    ((2, 1, 3), (4, 2, 5, 3)),
+                    ((1,), (0,)),
+                    ((2, 3), (2, 3)),
+                )
+            ]
+            + [Sample((integers((1,), 1, 9),), {"shape": (3,)})]
+        ),
         rejects=lambda: [
             Reject((TensorType(F32, (2, 3)),), {"shape": (3,)}, "does not broadcast"),
             Reject((TensorType(F32, (3,)),), {"shape": (2, 1)}, "does not broadcast"),
@@ -403,16 +413,19 @@ register(
         ref=lambda attrs, x: np.tile(x, attrs.repeats),
         body=_tile_body,
         grad=_tile_grad,
-        samples=lambda: [
-            Sample((floats(shape),), {"repeats": repeats})
-            for shape, repeats in (
-                ((3,), (2,)),
-                ((2, 3), (1, 3)),
-                ((1, 3), (4, 2)),
-                ((2, 3), (0, 1)),
-                ((), ()),
-            )
-        ],
+        samples=lambda: (
+            [
+                Sample((floats(shape),), {"repeats": repeats})
+                for shape, repeats in (
+                    ((3,), (2,)),
+                    ((2, 3), (1, 3)),
+                    ((1, 3), (4, 2)),
+                    ((2, 3), (0, 1)),
+                    ((), ()),
+                )
+            ]
+            + [Sample((integers((2,), 1, 9),), {"repeats": (3,)})]
+        ),
         rejects=lambda: [
             Reject((TensorType(F32, (2,)),), {"repeats": (1, 1)}, "2 repeats"),
             Reject((TensorType(F32, (2,)),), {"repeats": (-1,)}, "negative"),

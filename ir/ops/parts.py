@@ -147,17 +147,20 @@ register(
         ref=_slice_ref,
         body=_slice_body,
         grad=_slice_grad,
-        samples=lambda: [
-            Sample((floats(shape),), {"starts": starts, "sizes": sizes, "steps": steps})
-            for shape, starts, sizes, steps in (
-                ((7,), (2,), (3,), (1,)),
-                ((7,), (6,), (7,), (-1,)),
-                ((5, 8), (0, 1), (5, 3), (1, 3)),
-                ((5, 8), (4, 7), (2, 3), (-3, -2)),
-                ((3, 4), (1, 4), (2, 0), (1, 1)),
-                ((), (), (), ()),
-            )
-        ],
+        samples=lambda: (
+            [
+                Sample((floats(shape),), {"starts": starts, "sizes": sizes, "steps": steps})
+                for shape, starts, sizes, steps in (
+                    ((7,), (2,), (3,), (1,)),
+                    ((7,), (6,), (7,), (-1,)),
+                    ((5, 8), (0, 1), (5, 3), (1, 3)),
+                    ((5, 8), (4, 7), (2, 3), (-3, -2)),
+                    ((3, 4), (1, 4), (2, 0), (1, 1)),
+                    ((), (), (), ()),
+                )
+            ]
+            + [Sample((integers((4,), 1, 9),), {"starts": (3,), "sizes": (2,), "steps": (-2,)})]
+        ),
         rejects=lambda: [
             Reject(
                 (TensorType(F32, (4,)),),
@@ -240,16 +243,21 @@ register(
         ref=lambda attrs, *xs: np.concatenate(xs, attrs.axis),
         body=_concat_body,
         grad=_concat_grad,
-        samples=lambda: [
-            Sample(tuple(floats(shape, seed=i) for i, shape in enumerate(shapes)), {"axis": axis})
-            for axis, shapes in (
-                (0, ((3,), (1,), (4,))),
-                (1, ((2, 3), (2, 0), (2, 5))),
-                (-1, ((2, 1, 3), (2, 1, 3))),
-                (0, ((2, 3),)),
-                (0, ((0, 3), (2, 3))),
-            )
-        ],
+        samples=lambda: (
+            [
+                Sample(
+                    tuple(floats(shape, seed=i) for i, shape in enumerate(shapes)), {"axis": axis}
+                )
+                for axis, shapes in (
+                    (0, ((3,), (1,), (4,))),
+                    (1, ((2, 3), (2, 0), (2, 5))),
+                    (-1, ((2, 1, 3), (2, 1, 3))),
+                    (0, ((2, 3),)),
+                    (0, ((0, 3), (2, 3))),
+                )
+            ]
+            + [Sample((integers((2,), 1, 9), integers((3,), 1, 9)), {"axis": 0})]
+        ),
         rejects=lambda: [
             Reject(
                 (TensorType(F32, (2, 3)), TensorType(F32, (3, 3))), {"axis": 1}, "differ beside"
