@@ -1,0 +1,159 @@
+"""Runs graph-level modules in numpy by the ops' references: the oracle of every test.
+
+Not fast and not lowered: what an op computes is its `ref`, nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from tfc.ir import arrays
+from tfc.ir.arrays import Array
+from tfc.ir.attrs import ConstRef
+from tfc.ir.constants import ConstantStore
+from tfc.ir.core import Block, Function, Module, Op, Value
+from tfc.ir.dims import evaluate as evaluate_dim
+from tfc.ir.errors import CompileError, UsageError
+from tfc.ir.opdef import OpDef
+from tfc.ir.symbols import bind_shapes, check_bounds, type_symbols, with_symbols
+from tfc.ir.types import BF16, TensorType
+
+Visit: TypeAlias = Callable[[Value, Array], None]
+
+
+def evaluate(
+    what: Module | Function, inputs: Mapping[str, Any], constants: ConstantStore
+) -> dict[str, Array]:
+    """Return the outputs by name. bf16 arrays are raw bits, in and out.
+
+    Raises UsageError for inputs that do not fit, naming the input.
+    """
+    return evaluate_ops(what, inputs, constants, lambda value, array: None)
+
+
+def evaluate_ops(
+    what: Module | Function, inputs: Mapping[str, Any], constants: ConstantStore, visit: Visit
+) -> dict[str, Array]:
+    """As `evaluate`, and give every result of every op to `visit`, those in regions too."""
+    function = what.main if isinstance(what, Module) else what
+    types = {arg.name: arg.type for arg in function.args}
+    arguments = check_inputs(types, inputs)
+    symbols = bind_inputs(types, arguments)
+    check_bounds(function.symbols, symbols)
+    interpreter = Interpreter(constants, symbols, visit)
+    with np.errstate(all="ignore"):
+        outputs = interpreter.block(function.block, list(arguments.values()), {})
+    return dict(zip(function.output_names, outputs, strict=True))
+
+
+def check_inputs(types: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Array]:
+    """Return the inputs in the order of `types`, in memory form; sizes are not checked yet."""
+    unknown = [name for name in inputs if name not in types]
+    if unknown:
+        raise UsageError(f"there is no input {unknown[0]!r} (inputs: {', '.join(types)})")
+    found: dict[str, Array] = {}
+    for name, type in types.items():
+        if name not in inputs:
+            raise UsageError(f"input {name!r} is missing (it is {type})")
+        found[name] = _memory_form(name, np.asarray(inputs[name]), type)
+    return found
+
+
+def _memory_form(name: str, array: Array, type: TensorType) -> Array:
+    if array.dtype.name == "bfloat16":
+        array = array.view(np.uint16)
+    if array.dtype != arrays.numpy_dtype(type.dtype):
+        held = " (as raw uint16 bits)" if type.dtype == BF16 else ""
+        raise UsageError(f"input {name!r} is {array.dtype}, not {type.dtype}{held}")
+    if array.ndim != type.rank:
+        raise UsageError(f"input {name!r} has rank {array.ndim}, not {type.rank}: it is {type}")
+    return array
+
+
+def bind_inputs(types: Mapping[str, Any], inputs: Mapping[str, Array]) -> dict[str, int]:
+    """Return the symbols' values that the inputs' shapes give. Raises UsageError."""
+    return bind_shapes(
+        (f"input {name!r}", type.shape, inputs[name].shape) for name, type in types.items()
+    )
+
+
+class Interpreter:
+    """Runs blocks. `symbols` grows where an op's result decides a size."""
+
+    def __init__(self, constants: ConstantStore, symbols: dict[str, int], visit: Visit) -> None:
+        self.constants = constants
+        self.symbols = symbols
+        self.visit = visit
+
+    def block(self, block: Block, args: list[Array], outer: Mapping[Value, Array]) -> list[Array]:
+        """Return what the block's terminator hands out. Values are dropped after their last use."""
+        values = dict(outer)
+        values.update(zip(block.args, args, strict=True))
+        dead_after = _last_uses(block)
+        for op in block:
+            operands = [values[value] for value in op.operands]
+            if op is block.last:
+                return operands
+            for value, array in zip(op.results, self.op(op, operands, values), strict=True):
+                values[value] = array
+                self.visit(value, array)
+            for value in dead_after.get(op, ()):
+                values.pop(value, None)
+        raise CompileError("a block without a terminator")
+
+    def op(self, op: Op, operands: list[Array], values: Mapping[Value, Array]) -> list[Array]:
+        if op.regions:
+            (region,) = op.regions
+            return self.block(region, operands, values)
+        assert isinstance(op.defn, OpDef)
+        attrs = with_symbols(op.attrs, self.symbols)
+        if any(isinstance(getattr(attrs, field.name), ConstRef) for field in fields(attrs)):
+            return [arrays.constant_array(attrs, self.constants)]
+        wide = [
+            arrays.decode(array, value.type.dtype)
+            for array, value in zip(operands, op.operands, strict=True)
+        ]
+        found = op.defn.ref(attrs, *wide)
+        results = found if isinstance(found, tuple) else (found,)
+        if len(results) != len(op.results):
+            self._broken(op, f"the reference gave {len(results)} results")
+        return [
+            self._result(op, value, np.asarray(array))
+            for value, array in zip(op.results, results, strict=True)
+        ]
+
+    def _result(self, op: Op, value: Value, array: Array) -> Array:
+        """Return a result in memory form, once it is what inference said."""
+        type = value.type
+        assert isinstance(type, TensorType)
+        wanted = np.dtype(np.float32) if type.dtype == BF16 else arrays.numpy_dtype(type.dtype)
+        if array.dtype != wanted or array.ndim != type.rank:
+            self._broken(op, f"the reference gave {array.dtype}{list(array.shape)} for {type}")
+        if type_symbols(type) - self.symbols.keys():
+            self.symbols = bind_shapes([(op.name, type.shape, array.shape)], self.symbols)
+        shape = tuple(evaluate_dim(dim, self.symbols) for dim in type.shape)
+        if array.shape != shape:
+            self._broken(op, f"the reference gave {list(array.shape)} for {type} {list(shape)}")
+        return arrays.encode(array, type.dtype)
+
+    def _broken(self, op: Op, message: str) -> None:
+        raise CompileError(f"{op.name}: {message}", where=str(op.loc) or None)
+
+
+def _last_uses(block: Block) -> dict[Op, list[Value]]:
+    """Return, for each op of the block, the block's values that nothing uses behind it."""
+    last: dict[Value, Op] = {}
+    for op in block:
+        for inner in op.walk():
+            for value in inner.operands:
+                last[value] = op
+        for value in op.results:
+            last.setdefault(value, op)
+    dead: dict[Op, list[Value]] = {}
+    for value, op in last.items():
+        dead.setdefault(op, []).append(value)
+    return dead
