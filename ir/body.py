@@ -208,15 +208,18 @@ def rewrite(
     given: replacements of nodes by their id, which are not looked into.
     """
     done: dict[int, Expr] = dict(given or {})
-
-    def visit(node: Expr) -> Expr:
-        known = done.get(id(node))
-        if known is None:
-            rebuilt = _with_children(node, [visit(child) for child in children(node)])
-            known = done[id(node)] = fn(rebuilt) or rebuilt
-        return known
-
-    return visit(expr)
+    stack = [expr]
+    while stack:
+        node = stack[-1]
+        below = [child for child in children(node) if id(child) not in done]
+        if below and id(node) not in done:
+            stack.extend(below)
+            continue
+        stack.pop()
+        if id(node) not in done:
+            rebuilt = _with_children(node, [done[id(child)] for child in children(node)])
+            done[id(node)] = fn(rebuilt) or rebuilt
+    return done[id(expr)]
 
 
 def _with_children(node: Expr, new: list[Expr]) -> Expr:

@@ -17,7 +17,7 @@ from tfc.ir.core import Block, Op, Value
 from tfc.ir.dims import DimLike
 from tfc.ir.location import UNKNOWN, Location
 from tfc.ir.opdef import OPS, OpDef
-from tfc.ir.types import DType, TensorType
+from tfc.ir.types import DType, TensorType, Type
 
 
 def freeze(value: Any) -> AttrValue:
@@ -47,8 +47,13 @@ class GraphBuilder:
     def emit(
         self, defn: OpDef, operands: Sequence[Value], attrs: Any, regions: Sequence[Block] = ()
     ) -> Op:
-        """Insert an op; its result types are inferred. Raises TypeRefusal."""
-        types = defn.check([tensor_type(value) for value in operands], attrs)
+        """Insert an op; its result types are inferred, or what its region yields.
+
+        Raises TypeRefusal.
+        """
+        types: Sequence[Type] = defn.check([tensor_type(value) for value in operands], attrs)
+        if regions and not types:
+            types = [value.type for value in regions[0].terminator.operands]
         op = Op(defn, operands, attrs, types, regions, self.loc)
         return self.block.insert(op, self.before)
 

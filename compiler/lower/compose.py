@@ -157,6 +157,8 @@ def _dims_element(values: tuple[DimLike, ...], index: tuple[Index, ...]) -> Expr
     if not index:
         return Position(values[0], I64)
     (at,) = index
+    if not values:
+        return Number(0, I64)
     if isinstance(at, int):
         return Position(values[at], I64)
     where = Position(at, I64) if isinstance(at, Dim) else at

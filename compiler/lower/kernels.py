@@ -234,7 +234,7 @@ class KernelBuilder:
         schedules: list[Callable[[Emitter], None]] = []
         for nest in nests:
             for value in _reads(nest):
-                if value not in reads:
+                if value not in reads and value not in written:
                     reads.append(value)
             schedules.append(lambda e, n=nest: self._nest(e, n))  # type: ignore[misc]
         return self._function(name, reads, written, places, schedules)

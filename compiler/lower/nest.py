@@ -251,12 +251,14 @@ class VectorReduction:
         self.reduce = reduce
         extent = reduce.iters[-1].extent
         self.width = min(width, _power_above(extent)) if isinstance(extent, int) else width
+        unrolled = floordiv(extent, self.width * ACCUMULATORS)
+        self.accumulators = 1 if unrolled == 0 else ACCUMULATORS
 
     def emit(self) -> Value:
         e, reduce = self.e, self.reduce
         last = reduce.iters[-1]
         with e.vectorised(Lane(last.name, self.width)):
-            start = e.initial(reduce) * ACCUMULATORS
+            start = e.initial(reduce) * self.accumulators
         outer = list(reduce.iters[:-1])
         totals = self._outer(outer, start)
         while len(totals) > 1:
@@ -276,9 +278,11 @@ class VectorReduction:
     def _vectors(self, carried: list[Value]) -> list[Value]:
         """Unrolled vectors, then single vectors, then the tail."""
         e, last = self.e, self.reduce.iters[-1]
-        block = self.width * ACCUMULATORS
+        block = self.width * self.accumulators
         unrolled = floordiv(last.extent, block) * block
         full = floordiv(last.extent, self.width) * self.width
+        if self.accumulators == 1:
+            unrolled = 0
         if unrolled != 0:
             with e.loop(last, 0, unrolled, block, carried) as (values, following):
                 with e.vectorised(Lane(last.name, self.width)):

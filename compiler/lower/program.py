@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from tfc.compiler.lower.cost import estimate
 from tfc.compiler.lower.kernels import Group, KernelBuilder, Step
 from tfc.compiler.lower.memplan import Lifetime, plan_memory
-from tfc.compiler.lower.storage import PARTS, Place, Root, RootKind, Storage
+from tfc.compiler.lower.storage import PARTS, Place, Root, RootKind, Storage, is_data
 from tfc.compiler.target import Target
 from tfc.ir.constants import ConstantStore
 from tfc.ir.core import Block, Function, Module, Op, Value
@@ -16,10 +18,9 @@ from tfc.ir.dims import DimLike
 from tfc.ir.errors import CompileError
 from tfc.ir.loop.build import LoopBuilder
 from tfc.ir.loop.nodes import BufferAttrs, CallAttrs, ConstantAttrs
-from tfc.ir.opdef import Kind
 from tfc.ir.types import BufferType, DType, TensorType
 
-THREADS = "threads"
+RECURSION_LIMIT = 20_000
 
 
 @dataclass(eq=False)
@@ -32,19 +33,24 @@ class Call:
     op: Op | None
 
 
-@dataclass(eq=False)
-class Program:
-    """What lowering gathers before `main` is written."""
-
-    calls: list[Call] = field(default_factory=list)
-
-
 def lower(module: Module, target: Target, hints: Mapping[str, int]) -> Module:
     """Return the loop-level program of a graph module whose ops all have bodies.
 
     hints: likely values of the symbols. Raises UnsupportedError and CompileError.
     """
-    return ProgramBuilder(module, target, hints).build()
+    with _deep_recursion():
+        return ProgramBuilder(module, target, hints).build()
+
+
+@contextmanager
+def _deep_recursion() -> Iterator[None]:
+    """Expressions are walked recursively; a cubic resize alone is 700 nodes deep."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, RECURSION_LIMIT))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 class ProgramBuilder:
@@ -75,9 +81,7 @@ class ProgramBuilder:
     # -- calls ----------------------------------------------------------------------------------
 
     def _lower_op(self, op: Op) -> None:
-        if op.defn.kind is Kind.CONSTANT or op.name == "return":  # type: ignore[attr-defined]
-            if op.name == "iota":
-                self._call(self.kernels.group(Group.of(op)), op)
+        if is_data(op) or op.defn.terminator:  # type: ignore[attr-defined]
             return
         if op.regions and op.name != "fused":
             raise CompileError(f"{op.name} cannot be lowered yet", where=str(op.loc) or None)

@@ -23,7 +23,7 @@ from tfc.ir.dims import (
     substitute,
     symbols_of,
 )
-from tfc.ir.opdef import Kind, Trait
+from tfc.ir.opdef import Trait
 from tfc.ir.types import TensorType, row_major
 
 
@@ -64,6 +64,11 @@ class Part:
 def shape_of(value: Value) -> tuple[DimLike, ...]:
     assert isinstance(value.type, TensorType)
     return value.type.shape
+
+
+def is_data(op: Op) -> bool:
+    """Whether an op's result is known before the program runs, and lies in the constant table."""
+    return op.name in ("constant", "dims")
 
 
 def storage_strides(value: Value) -> tuple[tuple[DimLike, ...], DimLike]:
@@ -116,7 +121,7 @@ class Storage:
     def is_kernel(self, value: Value) -> bool:
         """Whether `value` is computed by a kernel, as opposed to a view, constant or input."""
         op = value.op
-        if op is None or op.defn.kind is Kind.CONSTANT:  # type: ignore[attr-defined]
+        if op is None or is_data(op):
             return False
         return self.view(value) is None
 
@@ -141,7 +146,7 @@ class Storage:
         op = value.op
         if op is None or value in self.inside or value in self.direct:
             return False
-        if op.defn.kind is Kind.CONSTANT or len(op.results) != 1:  # type: ignore[attr-defined]
+        if is_data(op) or len(op.results) != 1:
             return False
         return not _may_view(op)
 
@@ -182,8 +187,8 @@ class Storage:
         if viewed is not None:
             return viewed
         strides, size = storage_strides(value)
-        constant = value.op.defn.kind is Kind.CONSTANT  # type: ignore[attr-defined]
-        return Place(Root(RootKind.CONSTANT if constant else RootKind.TEMP, value, size), 0, strides)
+        kind = RootKind.CONSTANT if is_data(value.op) else RootKind.TEMP
+        return Place(Root(kind, value, size), 0, strides)
 
     def view(self, value: Value) -> Place | None:
         """The place of a value that is its operand's memory under other strides."""
