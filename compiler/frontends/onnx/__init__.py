@@ -1,0 +1,57 @@
+"""The ONNX front end: `load` turns a file into a graph module, `check` lists what is unsupported.
+
+Operators are rules in `table`, grouped by family; the machinery is `importer` and `context`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tfc.compiler.frontends.onnx.importer import Importer, Problem
+from tfc.compiler.frontends.onnx.reader import read
+from tfc.compiler.frontends.onnx.symbols import Given
+from tfc.ir.core import Module
+from tfc.ir.errors import CompileError, TfcError
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+__all__ = ["Problem", "check", "load"]
+
+
+def load(
+    source: str | Path | ModelProto,
+    dims: Mapping[str, Given] | None = None,
+    name: str | None = None,
+) -> Module:
+    """Import an ONNX model.
+
+    dims: for a dynamic dim of the inputs, by name: a size that fixes it, or bounds (lo, hi), or
+    None. name: what errors and locations call the model, instead of the file's name.
+    Raises TfcError alone. The file must not change while the module is in use: large weights
+    stay where they are in it.
+    """
+    with _only_our_errors(source):
+        return Importer(read(source, name), dims).run()
+
+
+def check(source: str | Path | ModelProto) -> list[Problem]:
+    """List every node that tfc cannot compile. Raises TfcError where the model is malformed."""
+    with _only_our_errors(source):
+        importer = Importer(read(source), None, collect=True)
+        importer.run()
+        return importer.problems
+
+
+@contextmanager
+def _only_our_errors(source: object) -> Iterator[None]:
+    try:
+        yield
+    except TfcError:
+        raise
+    except Exception as error:
+        where = str(source) if isinstance(source, (str, Path)) else "model"
+        raise CompileError(f"{type(error).__name__}: {error}", where=where) from error

@@ -1,0 +1,305 @@
+"""What a rule sees of its node: operands, attributes, and the builder. Knows no operator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from tfc.compiler.frontends.onnx.tensors import MAX_BYTES, TensorReader
+from tfc.ir import arrays
+from tfc.ir.build import GraphBuilder, freeze, tensor_type
+from tfc.ir.core import Op, Value
+from tfc.ir.dims import DimLike
+from tfc.ir.errors import ModelError, UnsupportedError
+from tfc.ir.graph import dims_content, fold_dims
+from tfc.ir.opdef import OPS
+from tfc.ir.types import DType, TensorType, shape_text
+
+if TYPE_CHECKING:
+    from tfc.compiler.frontends.onnx.importer import Importer
+
+Array = npt.NDArray[Any]
+Results: TypeAlias = "Value | Sequence[Value | None]"
+Shape: TypeAlias = "tuple[DimLike, ...]"
+
+# AttributeProto.AttributeType: its number, name, and the field that holds it
+_FLOAT, _INT, _STRING, _TENSOR, _GRAPH, _FLOATS, _INTS, _STRINGS = range(1, 9)
+_ATTRIBUTES = {
+    _FLOAT: ("a float", "f"), _INT: ("an integer", "i"), _STRING: ("a string", "s"),
+    _TENSOR: ("a tensor", "t"), _GRAPH: ("a graph", "g"), _FLOATS: ("floats", "floats"),
+    _INTS: ("integers", "ints"), _STRINGS: ("strings", "strings"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How nodes of one operator become graph ops, from opset `since` on.
+
+    build: returns the node's results in order, None for one that the node does not use.
+    ignores: attributes that change no result of inference.
+    """
+
+    build: Callable[[Context], Results]
+    since: int = 1
+    ignores: tuple[str, ...] = ()
+
+
+class FoldingBuilder(GraphBuilder):
+    """A builder that computes shape arithmetic at once and refuses results of absurd size."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name not in OPS:
+            raise AttributeError(name)
+
+        def build(*operands: Value, **attrs: Any) -> Any:
+            found = tuple(self._fold(value) for value in self.op(name, *operands, **attrs).results)
+            return found[0] if len(found) == 1 else found
+
+        return build
+
+    def op(self, name: str, *operands: Value, **attrs: Any) -> Op:
+        defn = OPS[name]
+        op = self.emit(defn, operands, defn.attrs(**{k: freeze(v) for k, v in attrs.items()}))
+        for value in op.results:
+            refuse_absurd(tensor_type(value))
+        return op
+
+    def full(self, shape: Sequence[DimLike], value: float, dtype: DType) -> Value:
+        found: Value = self.broadcast(self.constant(value, dtype), shape=tuple(shape))
+        return found
+
+    def _fold(self, value: Value) -> Value:
+        op = value.op
+        if op is None or len(op.results) != 1:
+            return value
+        folded = fold_dims(op, self)
+        if folded is None:
+            return value
+        op.erase()
+        return folded
+
+
+def refuse_absurd(type: TensorType) -> None:
+    """Refuse a tensor that no memory holds; a symbolic dim counts as 1."""
+    bits = type.dtype.bits
+    for dim in type.shape:
+        bits *= dim if isinstance(dim, int) else 1
+    if bits > MAX_BYTES * 8:
+        raise ModelError(f"a result of shape {shape_text(type.shape)} is too large for any memory")
+
+
+class Context:
+    """One node while its rule runs."""
+
+    def __init__(self, importer: Importer, node: Any) -> None:
+        self.importer = importer
+        self.node = node
+        self.b: FoldingBuilder = importer.builder
+        self.opset: int = importer.source.opset
+        self._attributes = {attribute.name: attribute for attribute in node.attribute}
+        self._read: set[str] = set()
+
+    @property
+    def tensors(self) -> TensorReader:
+        return self.importer.source.tensors
+
+    # -- errors ---------------------------------------------------------------------------------
+
+    def unsupported(self, reason: str) -> UnsupportedError:
+        """An error to raise: the node is valid, but tfc has no way to compute it."""
+        return UnsupportedError(reason)
+
+    def malformed(self, reason: str) -> ModelError:
+        """An error to raise: the node breaks the rules of its operator."""
+        return ModelError(reason)
+
+    # -- operands -------------------------------------------------------------------------------
+
+    @property
+    def count(self) -> int:
+        """How many operands are listed; those left out in the middle count."""
+        return len(self.node.input)
+
+    def has(self, position: int) -> bool:
+        return position < len(self.node.input) and bool(self.node.input[position])
+
+    def x(self, position: int = 0) -> Value:
+        """The operand at `position`, which must be there."""
+        if not self.has(position):
+            raise ModelError(f"operand {position} is missing")
+        return self.importer.value(self.node.input[position])
+
+    def optional(self, position: int) -> Value | None:
+        return self.x(position) if self.has(position) else None
+
+    def operands(self) -> list[Value]:
+        """All operands, of a node that takes any number."""
+        if not self.count:
+            raise ModelError("has no operands")
+        return [self.x(i) for i in range(self.count)]
+
+    def type(self, position: int = 0) -> TensorType:
+        return tensor_type(self.x(position))
+
+    def shape(self, position: int = 0) -> Shape:
+        return self.type(position).shape
+
+    def const(self, position: int) -> Array | None:
+        """The content of a constant operand (bf16 as f32), or None where it is not constant."""
+        value = self.x(position)
+        if value.op is None or value.op.name != "constant":
+            return None
+        attrs = value.op.attrs
+        return arrays.decode(arrays.constant_array(attrs, self.b.constants), attrs.dtype)
+
+    def dims_or_none(self, position: int) -> Shape | None:
+        """The elements of an integer operand of rank 0 or 1, symbolic ones included."""
+        value = self.x(position)
+        content = dims_content(value)
+        if content is None:
+            found = self.const(position)
+            if found is None or found.dtype.kind not in "iu":
+                return None
+            content = found.astype(object)
+        return tuple(content.reshape(-1))
+
+    def dims(self, position: int, what: str) -> Shape:
+        """The elements of an integer operand that decides a shape."""
+        found = self.dims_or_none(position)
+        if found is None:
+            self.x(position)
+            raise UnsupportedError(
+                f"{what} (operand {self.node.input[position]!r}) depends on the data; "
+                "a constant or a computation on dims is supported"
+            )
+        return found
+
+    def ints_of(self, position: int, what: str) -> tuple[int, ...]:
+        """The elements of an integer operand that must be constant."""
+        found = self.dims(position, what)
+        fixed = tuple(int(n) for n in found if isinstance(n, int))
+        if len(fixed) != len(found):
+            raise UnsupportedError(f"{what} {shape_text(found)} is not constant")
+        return fixed
+
+    # -- results --------------------------------------------------------------------------------
+
+    def uses(self, position: int) -> bool:
+        """Whether the node's result at `position` has a name."""
+        return position < len(self.node.output) and bool(self.node.output[position])
+
+    def refuse_outputs_from(self, position: int) -> None:
+        """Refuse a node that names results other than the first ones."""
+        for i in range(position, len(self.node.output)):
+            if self.node.output[i] and self.importer.needed(self.node.output[i]):
+                raise UnsupportedError(f"its result {i} ({self.node.output[i]!r}) is used")
+
+    # -- attributes -----------------------------------------------------------------------------
+
+    def has_attr(self, name: str) -> bool:
+        self._read.add(name)
+        return name in self._attributes
+
+    def _attr(self, name: str, kind: int) -> Any:
+        """The attribute's value, or None where it is left out."""
+        self._read.add(name)
+        attribute = self._attributes.get(name)
+        if attribute is None:
+            return None
+        if attribute.ref_attr_name:
+            raise ModelError(f"attribute {name!r} refers to a function that is not there")
+        if attribute.type != kind:
+            wanted, _ = _ATTRIBUTES[kind]
+            have = _ATTRIBUTES.get(attribute.type, (f"of type {attribute.type}",))[0]
+            raise ModelError(f"attribute {name!r} is {have}, not {wanted}")
+        return getattr(attribute, _ATTRIBUTES[kind][1])
+
+    def integer(self, name: str, default: int | None = None) -> int:
+        return int(self._required(name, self._attr(name, _INT), default))
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        return self.integer(name, int(default)) != 0
+
+    def real(self, name: str, default: float | None = None) -> float:
+        value = self._attr(name, _FLOAT)
+        # A float32 of the file gets its shortest decimals back: 0.2, not 0.20000000298.
+        if value is not None:
+            value = float(str(np.float32(value)))
+        return float(self._required(name, value, default))
+
+    def string(self, name: str, default: str | None = None) -> str:
+        value = self._attr(name, _STRING)
+        return str(self._required(name, None if value is None else _text(value), default))
+
+    def integers(self, name: str) -> tuple[int, ...] | None:
+        value = self._attr(name, _INTS)
+        return None if value is None else tuple(int(n) for n in value)
+
+    def reals(self, name: str) -> tuple[float, ...] | None:
+        value = self._attr(name, _FLOATS)
+        return None if value is None else tuple(float(n) for n in value)
+
+    def tensor(self, name: str) -> tuple[Array, DType] | None:
+        value = self._attr(name, _TENSOR)
+        return None if value is None else self.tensors.array(value)
+
+    def graph(self, name: str) -> Any:
+        return self._required(name, self._attr(name, _GRAPH), None)
+
+    def _required(self, name: str, value: Any, default: Any) -> Any:
+        if value is not None:
+            return value
+        if default is None:
+            raise ModelError(f"attribute {name!r} is missing")
+        return default
+
+    def unread(self, ignores: Sequence[str]) -> list[str]:
+        """Names of attributes that the rule has not looked at."""
+        return sorted(self._attributes.keys() - self._read - set(ignores))
+
+    # -- building -------------------------------------------------------------------------------
+
+    def scalar(self, value: float, like: Value) -> Value:
+        """A scalar constant of the element type of `like`."""
+        return self.b.constant(value, tensor_type(like).dtype)
+
+    def axis(self, axis: int, rank: int) -> int:
+        """Return `axis` counted from the front. Refuses one that is out of range."""
+        if not -rank <= axis < rank:
+            raise ModelError(f"axis {axis} is out of range for rank {rank}")
+        return axis % rank
+
+    def axes(self, axes: Sequence[int], rank: int) -> tuple[int, ...]:
+        """Return axes counted from the front. Refuses duplicates."""
+        found = tuple(self.axis(axis, rank) for axis in axes)
+        if len(set(found)) < len(found):
+            raise ModelError(f"axes {list(axes)} name an axis twice")
+        return found
+
+    def reshape(self, x: Value, shape: Sequence[DimLike]) -> Value:
+        """Reshape, or leave `x` alone where it has the shape."""
+        if tensor_type(x).shape == tuple(shape):
+            return x
+        found: Value = self.b.reshape(x, shape=tuple(shape))
+        return found
+
+    def cast(self, x: Value, dtype: DType) -> Value:
+        if tensor_type(x).dtype == dtype:
+            return x
+        found: Value = self.b.cast(x, dtype=dtype)
+        return found
+
+    def as_scalar(self, x: Value) -> Value:
+        """A tensor of one element as a scalar."""
+        return self.reshape(x, ())
+
+
+def _text(raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise ModelError(f"a string attribute is not UTF-8: {raw!r}") from error

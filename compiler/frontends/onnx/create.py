@@ -1,0 +1,126 @@
+"""Operators that make values from nothing but numbers: constants, ramps; and If at import."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tfc.compiler.frontends.onnx.context import Context, Results, Rule
+from tfc.compiler.frontends.onnx.tensors import MAX_BYTES, dtype_from
+from tfc.ir import arrays
+from tfc.ir.core import Value
+from tfc.ir.dims import Dim, ceildiv, maximum
+from tfc.ir.types import F32, I64, DType, TensorType
+
+_SMALL = arrays.INLINE_ELEMENTS
+
+
+def _constant(ctx: Context) -> Results:
+    given = ctx.tensor("value")
+    if given is not None:
+        return _emit(ctx, *given)
+    readers: dict[str, tuple[Callable[[str], Any], DType]] = {
+        "value_float": (ctx.real, F32),
+        "value_int": (ctx.integer, I64),
+        "value_floats": (ctx.reals, F32),
+        "value_ints": (ctx.integers, I64),
+    }
+    for name, (read, dtype) in readers.items():
+        if ctx.has_attr(name):
+            found: Value = ctx.b.constant(read(name), dtype)
+            return found
+    raise ctx.unsupported("a constant that is no tensor of numbers")
+
+
+def _emit(ctx: Context, array: arrays.Array, dtype: DType) -> Value:
+    return ctx.b.op("constant", **arrays.constant_attrs(array, ctx.b.constants, dtype)).result
+
+
+def _filled(ctx: Context) -> Results:
+    shape = ctx.dims(0, "the shape")
+    given = ctx.tensor("value")
+    array, dtype = given if given is not None else (np.zeros(1, np.float32), F32)
+    if array.size != 1:
+        raise ctx.malformed(f"the value has {array.size} elements")
+    value = _emit(ctx, array.reshape(()), dtype)
+    found: Value = ctx.b.broadcast(value, shape=shape)
+    return found
+
+
+def _range(ctx: Context) -> Results:
+    dtype = ctx.type().dtype
+    if dtype.is_float:
+        return _float_range(ctx, dtype)
+    start, limit, step = (ctx.dims(i, "a bound of the range") for i in range(3))
+    if not len(start) == len(limit) == len(step) == 1:
+        raise ctx.malformed("a bound of the range is no scalar")
+    (first,), (end,), (delta,) = start, limit, step
+    if isinstance(delta, Dim):
+        raise ctx.unsupported(f"step {delta} is not constant")
+    if delta == 0:
+        raise ctx.malformed("the step is 0")
+    count = maximum(ceildiv(end - first, delta) if delta > 0 else ceildiv(first - end, -delta), 0)
+    if isinstance(count, int) and isinstance(first, int) and count <= _SMALL:
+        found: Value = ctx.b.constant([first + i * delta for i in range(count)], dtype)
+        return found
+    found = ctx.b.iota(shape=(count,), axis=0, dtype=I64)
+    if delta != 1:
+        found = ctx.b.mul(found, ctx.scalar(delta, found))
+    if first != 0:
+        found = ctx.b.add(found, ctx.b.dims(values=(first,), rank=0))
+    return ctx.cast(found, dtype)
+
+
+def _float_range(ctx: Context, dtype: DType) -> Value:
+    bounds = [ctx.const(i) for i in range(3)]
+    values = [float(v.reshape(())) for v in bounds if v is not None and v.size == 1]
+    if len(values) < 3:
+        raise ctx.unsupported("a float range whose bounds are not constant scalars")
+    first, end, step = values
+    if not np.isfinite(values).all() or step == 0:
+        raise ctx.malformed(f"a range from {first} to {end} by {step}")
+    count = max(int(np.ceil((end - first) / step)), 0)
+    if count * dtype.bytes > MAX_BYTES:
+        raise ctx.malformed(f"a range of {count} elements")
+    ramp = ctx.b.iota(shape=(count,), axis=0, dtype=dtype)
+    scaled = ctx.b.mul(ramp, ctx.b.constant(step, dtype))
+    found: Value = ctx.b.add(scaled, ctx.b.constant(first, dtype))
+    return found
+
+
+def _eye_like(ctx: Context) -> Results:
+    type: TensorType = ctx.type()
+    if type.rank != 2:
+        raise ctx.malformed(f"rank {type.rank} is no matrix")
+    code = ctx.integer("dtype", 0)
+    dtype = dtype_from(code) if code else type.dtype
+    k = ctx.integer("k", 0)
+    rows = ctx.b.iota(shape=(type.shape[0], 1), axis=0)
+    columns = ctx.b.iota(shape=(1, type.shape[1]), axis=1)
+    hit = ctx.b.eq(ctx.b.add(rows, ctx.b.constant(k, I64)), columns)
+    return ctx.cast(hit, dtype)
+
+
+def _if(ctx: Context) -> Results:
+    """A condition that is known selects its branch here."""
+    condition = ctx.const(0)
+    branches = {True: ctx.graph("then_branch"), False: ctx.graph("else_branch")}
+    if condition is None or condition.size != 1:
+        raise ctx.unsupported(
+            f"condition {ctx.node.input[0]!r} depends on the data; a constant one is supported"
+        )
+    values = ctx.importer.inline(branches[bool(condition.reshape(()))])
+    if len(values) != len(ctx.node.output):
+        raise ctx.malformed(f"{len(values)} values for {len(ctx.node.output)} results")
+    return values
+
+
+RULES: dict[str, tuple[Rule, ...]] = {
+    "Constant": (Rule(_constant),),
+    "ConstantOfShape": (Rule(_filled),),
+    "EyeLike": (Rule(_eye_like),),
+    "If": (Rule(_if),),
+    "Range": (Rule(_range),),
+}

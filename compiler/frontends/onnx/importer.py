@@ -1,0 +1,305 @@
+"""Turns a parsed ONNX model into a graph module, node by node. Operators are in `table`."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import tfc.ir.ops  # noqa: F401 (registers the graph ops)
+from tfc.compiler.frontends.onnx.context import Array, Context, FoldingBuilder, Results, Rule
+from tfc.compiler.frontends.onnx.reader import DOMAINS, Source
+from tfc.compiler.frontends.onnx.schedule import reads, schedule, title
+from tfc.compiler.frontends.onnx.symbols import Given, Symbols
+from tfc.compiler.frontends.onnx.table import RULES
+from tfc.compiler.frontends.onnx.tensors import dtype_from
+from tfc.ir import arrays
+from tfc.ir.attrs import ConstRef
+from tfc.ir.build import tensor_type
+from tfc.ir.constants import ConstantStore
+from tfc.ir.core import Block, Function, Module, Value
+from tfc.ir.dims import UndecidableError
+from tfc.ir.errors import CompileError, ModelError, TfcError, UnsupportedError
+from tfc.ir.location import UNKNOWN, Location
+from tfc.ir.opdef import Trait, TypeRefusal
+from tfc.ir.types import DType, TensorType
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A node that tfc cannot compile, and why."""
+
+    node: str
+    op: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"node {self.node!r} ({self.op}): {self.reason}"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An initialiser that is not in the graph yet."""
+
+    array: Array
+    dtype: DType
+    ref: ConstRef | None
+
+
+class Missing(Exception):
+    """A value that was not made, because a node before it is unsupported."""
+
+
+class Importer:
+    """One import. With `collect`, unsupported nodes are listed in `problems`, not raised."""
+
+    def __init__(
+        self, source: Source, dims: Mapping[str, Given] | None, collect: bool = False
+    ) -> None:
+        self.source = source
+        self.symbols = Symbols(dims)
+        self.block = Block()
+        self.constants = ConstantStore()
+        self.builder = FoldingBuilder(self.block, self.constants)
+        self.problems: list[Problem] = []
+        self._collect = collect
+        self._values: MutableMapping[str, Value | Stored | None] = {}
+        self._reads: set[str] = set()
+
+    def run(self) -> Module:
+        """Import the whole model."""
+        graph = self.source.graph
+        outputs = self._output_names(graph)
+        with self._at():
+            nodes = schedule(graph, outputs)
+        self._note_reads(nodes, outputs)
+        self._load_initialisers(graph)
+        self._add_inputs(graph)
+        if not self._collect:
+            self._refuse_unknown_ops(nodes)
+        for node in nodes:
+            self._run_node(node)
+        module = Module("graph", constants=self.constants, source=self.source.file)
+        if not self.problems:
+            self._finish(graph, outputs)
+        function = Function("main", self.block, symbols=self.symbols.finish(), output_names=outputs)
+        module.add(function)
+        return module
+
+    # -- what rules ask ---------------------------------------------------------------------------
+
+    def value(self, name: str) -> Value:
+        """Return the value called `name`; an initialiser enters the graph when first asked for."""
+        if name not in self._values:
+            raise ModelError(f"reads {name!r}, which nothing defines")
+        found = self._values[name]
+        if found is None:
+            raise Missing
+        if isinstance(found, Stored):
+            found = self._values[name] = self._constant(found, name)
+        return found
+
+    def needed(self, name: str) -> bool:
+        """Whether a node that takes part, or an output, reads `name`."""
+        return name in self._reads
+
+    def inline(self, graph: Any) -> list[Value]:
+        """Compute a subgraph that reads our values in place; return its outputs."""
+        outputs = tuple(output.name for output in graph.output)
+        nodes = schedule(graph, outputs)
+        self._note_reads(nodes, outputs)
+        outer = self._values
+        self._values = ChainMap({}, outer)
+        location = self.builder.loc
+        try:
+            self._load_initialisers(graph)
+            for node in nodes:
+                self._run_node(node)
+            return [self.value(name) for name in outputs]
+        finally:
+            self._values = outer
+            self.builder.loc = location
+
+    # -- steps ------------------------------------------------------------------------------------
+
+    def _output_names(self, graph: Any) -> tuple[str, ...]:
+        names = tuple(output.name for output in graph.output)
+        if not names:
+            raise ModelError("the graph has no outputs", where=self.source.file)
+        if len(set(names)) < len(names):
+            raise ModelError("two outputs have one name", where=self.source.file)
+        return names
+
+    def _note_reads(self, nodes: Sequence[Any], outputs: Sequence[str]) -> None:
+        self._reads.update(outputs)
+        for node in nodes:
+            self._reads.update(reads(node))
+
+    def _load_initialisers(self, graph: Any) -> None:
+        if graph.sparse_initializer:
+            raise UnsupportedError("sparse initialisers", where=self.source.file)
+        seen: set[str] = set()
+        found: list[tuple[str, Array, DType]] = []
+        for tensor in graph.initializer:
+            with self._at(f"initialiser {tensor.name!r}"):
+                if tensor.name in seen:
+                    raise ModelError("is defined twice")
+                seen.add(tensor.name)
+                if self.needed(tensor.name):
+                    found.append((tensor.name, *self.source.tensors.array(tensor)))
+        # Hashing holds no interpreter lock.
+        with ThreadPoolExecutor(2) as pool:
+            refs = pool.map(self._store, found)
+            for (name, array, dtype), ref in zip(found, refs, strict=True):
+                self._values[name] = Stored(array, dtype, ref)
+
+    def _store(self, entry: tuple[str, Array, DType]) -> ConstRef | None:
+        _, array, dtype = entry
+        large = array.size > arrays.INLINE_ELEMENTS
+        return self.constants.add(array, dtype) if large else None
+
+    def _constant(self, stored: Stored, name: str) -> Value:
+        if stored.ref is None:
+            attrs = arrays.constant_attrs(stored.array, self.constants, stored.dtype)
+        else:
+            shape = tuple(stored.array.shape)
+            attrs = {"value": stored.ref, "dtype": stored.dtype, "shape": shape}
+        location, self.builder.loc = self.builder.loc, UNKNOWN
+        value = self.builder.op("constant", **attrs).result
+        self.builder.loc = location
+        value.name = name
+        return value
+
+    def _add_inputs(self, graph: Any) -> None:
+        for proto in graph.input:
+            stored = self._values.get(proto.name)
+            if isinstance(stored, Stored):
+                continue
+            with self._at(f"input {proto.name!r}"):
+                if not proto.name or stored is not None:
+                    raise ModelError("has no name" if not proto.name else "is defined twice")
+                self._values[proto.name] = self.block.add_arg(self._input_type(proto), proto.name)
+
+    def _input_type(self, proto: Any) -> TensorType:
+        kind = proto.type.WhichOneof("value")
+        if kind != "tensor_type":
+            raise UnsupportedError(f"a {kind or 'typeless'} input; tensors are supported")
+        tensor = proto.type.tensor_type
+        dtype = dtype_from(tensor.elem_type)
+        if not tensor.HasField("shape"):
+            raise UnsupportedError("an input of unknown rank")
+        shape = tuple(
+            self.symbols.dim(dim, proto.name, axis) for axis, dim in enumerate(tensor.shape.dim)
+        )
+        return TensorType(dtype, shape)
+
+    def _refuse_unknown_ops(self, nodes: Sequence[Any]) -> None:
+        unknown: dict[str, Any] = {}
+        for node in nodes:
+            reason = self._unknown(node)
+            if reason:
+                unknown.setdefault(reason, node)
+        if unknown:
+            reason, node = next(iter(unknown.items()))
+            more = [f"{other.op_type}" for other in list(unknown.values())[1:]]
+            also = f"; nor for {', '.join(more)}" if more else ""
+            raise UnsupportedError(reason + also, where=f"{self.source.file}: {title(node)}")
+
+    def _unknown(self, node: Any) -> str | None:
+        """Return why there is no rule for a node, or None where there is one."""
+        if node.domain not in DOMAINS:
+            return f"no rule for operator {node.op_type} of domain {node.domain!r}"
+        if self._rule(node) is None:
+            return f"no rule for operator {node.op_type} of opset {self.source.opset}"
+        return None
+
+    def _rule(self, node: Any) -> Rule | None:
+        rules = RULES.get(node.op_type, ())
+        fitting = [rule for rule in rules if rule.since <= self.source.opset]
+        return max(fitting, key=lambda rule: rule.since, default=None)
+
+    def _run_node(self, node: Any) -> None:
+        problem: str | None = self._unknown(node)
+        values: Sequence[Value | None] = ()
+        try:
+            if problem is None:
+                values = self._apply(node)
+        except Missing:
+            pass
+        except UnsupportedError as error:
+            if not self._collect:
+                raise
+            problem = error.message
+        if problem is not None:
+            if not self._collect:
+                raise UnsupportedError(problem, where=f"{self.source.file}: {title(node)}")
+            name = node.name or next(iter(node.output), "")
+            if not any(known.node == name for known in self.problems):
+                self.problems.append(Problem(name, node.op_type, problem))
+        for i, name in enumerate(node.output):
+            if name:
+                self._define(node, name, values[i] if i < len(values) else None)
+
+    def _apply(self, node: Any) -> Sequence[Value | None]:
+        rule = self._rule(node)
+        assert rule is not None
+        label = node.name or next((name for name in node.output if name), "")
+        self.builder.loc = Location(self.source.file, (label,))
+        with self._at(title(node)):
+            context = Context(self, node)
+            results: Results = rule.build(context)
+            unread = context.unread(rule.ignores)
+            if unread:
+                raise UnsupportedError(f"attribute {unread[0]!r} is not known here")
+            return (results,) if isinstance(results, Value) else results
+
+    def _define(self, node: Any, name: str, value: Value | None) -> None:
+        if name in self._values:
+            with self._at(title(node)):
+                raise ModelError(f"defines {name!r}, which is there already")
+        if value is not None and not value.name:
+            value.name = name
+        elif value is None and not self._collect and self.needed(name):
+            with self._at(title(node)):
+                raise UnsupportedError(f"its result {name!r} is used")
+        self._values[name] = value
+
+    def _finish(self, graph: Any, outputs: Sequence[str]) -> None:
+        """Hand out the outputs and drop what nothing uses."""
+        values = []
+        for proto in graph.output:
+            with self._at(f"output {proto.name!r}"):
+                value = self.value(proto.name)
+                code = proto.type.tensor_type.elem_type
+                have = tensor_type(value).dtype
+                if code and dtype_from(code) != have:
+                    raise ModelError(f"is declared {dtype_from(code)} but is {have}")
+                values.append(value)
+        self.builder.loc = UNKNOWN
+        self.builder.op("return", *values)
+        for op in reversed(self.block):
+            used = any(result.uses for result in op.results)
+            if not used and Trait.PURE in op.defn.traits:  # type: ignore[attr-defined]
+                op.erase()
+
+    @contextmanager
+    def _at(self, place: str = "") -> Iterator[None]:
+        """Give errors the place where they came up, and wrap those that are not ours."""
+        where = f"{self.source.file}: {place}" if place else self.source.file
+        try:
+            yield
+        except TypeRefusal as error:
+            raise ModelError(str(error), where=where) from error
+        except UndecidableError as error:
+            raise UnsupportedError(f"{error}; fix one with dims", where=where) from error
+        except TfcError as error:
+            if error.where is not None:
+                raise
+            raise type(error)(error.message, where=where) from error
+        except Missing:
+            raise
+        except Exception as error:
+            raise CompileError(f"{type(error).__name__}: {error}", where=where) from error

@@ -1,0 +1,405 @@
+"""Operators that move elements: shapes, axes, parts, repetition. None computes on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tfc.compiler.frontends.onnx.context import Context, Results, Rule, Shape
+from tfc.ir.build import tensor_type
+from tfc.ir.core import Value
+from tfc.ir.dims import (
+    Dim,
+    DimLike,
+    UndecidableError,
+    bounds,
+    ceildiv,
+    floordiv,
+    maximum,
+    minimum,
+    product,
+)
+from tfc.ir.ops.common import broadcast_shapes
+from tfc.ir.types import I64, shape_text
+
+
+def _shape(ctx: Context) -> Results:
+    shape = ctx.shape()
+    rank = len(shape)
+    start, end = ctx.integer("start", 0), ctx.integer("end", rank)
+    found: Value = ctx.b.dims(values=shape[slice(start, end)])
+    return found
+
+
+def _size(ctx: Context) -> Results:
+    found: Value = ctx.b.dims(values=(ctx.type().size,), rank=0)
+    return found
+
+
+# -- the same elements under another shape --------------------------------------------------------
+
+
+def _reshape(ctx: Context) -> Results:
+    """0 keeps a dim, one -1 is what is left."""
+    x, old = ctx.x(), ctx.shape()
+    wanted = ctx.dims(1, "the shape")
+    keep_zeros = ctx.flag("allowzero")
+    shape: list[DimLike] = []
+    for axis, dim in enumerate(wanted):
+        if dim == 0 and not keep_zeros:
+            if axis >= len(old):
+                raise ctx.malformed(f"shape {shape_text(wanted)} keeps dim {axis} of {len(old)}")
+            dim = old[axis]
+        shape.append(dim)
+    open_axes = [axis for axis, dim in enumerate(shape) if dim == -1]
+    if len(open_axes) > 1:
+        raise ctx.malformed(f"shape {shape_text(wanted)} leaves two dims open")
+    if open_axes:
+        shape[open_axes[0]] = 1
+        shape[open_axes[0]] = _left_over(ctx, product(old), product(shape))
+    size, have = product(shape), product(old)
+    if size != have and not (isinstance(size, int) and isinstance(have, int)):
+        raise ctx.unsupported(
+            f"{shape_text(old)} and {shape_text(tuple(shape))} are not known to hold equally many "
+            "elements; fix a dynamic dim with dims"
+        )
+    return ctx.reshape(x, shape)
+
+
+def _left_over(ctx: Context, total: DimLike, others: DimLike) -> DimLike:
+    if isinstance(others, int) and others == 0:
+        if isinstance(total, int) and total == 0:
+            return 0
+        raise ctx.malformed("the open dim of a shape with a 0 is not determined")
+    return floordiv(total, others)
+
+
+def _flatten(ctx: Context) -> Results:
+    x, shape = ctx.x(), ctx.shape()
+    axis = ctx.integer("axis", 1)
+    if not -len(shape) <= axis <= len(shape):
+        raise ctx.malformed(f"axis {axis} is out of range for rank {len(shape)}")
+    axis = axis + len(shape) if axis < 0 else axis
+    return ctx.reshape(x, (product(shape[:axis]), product(shape[axis:])))
+
+
+def _axes(ctx: Context, rank: int) -> tuple[int, ...] | None:
+    """The axes, an operand from opset 13 on, counted from the front."""
+    found = ctx.integers("axes") if ctx.opset < 13 else None
+    if ctx.opset >= 13 and ctx.has(1):
+        found = ctx.ints_of(1, "axes")
+    return None if found is None else ctx.axes(found, rank)
+
+
+def _squeeze(ctx: Context) -> Results:
+    x, shape = ctx.x(), ctx.shape()
+    axes = _axes(ctx, len(shape))
+    if axes is None:
+        if any(isinstance(dim, Dim) for dim in shape):
+            raise ctx.unsupported(f"without axes the rank of {shape_text(shape)} depends on dims")
+        axes = tuple(axis for axis, dim in enumerate(shape) if dim == 1)
+    for axis in axes:
+        if isinstance(shape[axis], Dim):
+            raise ctx.unsupported(f"dim {shape[axis]} is not known to be 1; fix it with dims")
+        if shape[axis] != 1:
+            raise ctx.malformed(f"axis {axis} has {shape[axis]} elements, not 1")
+    return ctx.reshape(x, [dim for axis, dim in enumerate(shape) if axis not in axes])
+
+
+def _unsqueeze(ctx: Context) -> Results:
+    x, shape = ctx.x(), ctx.shape()
+    given = ctx.integers("axes") if ctx.opset < 13 else ctx.ints_of(1, "axes")
+    if given is None:
+        raise ctx.malformed("attribute 'axes' is missing")
+    axes = ctx.axes(given, len(shape) + len(given))
+    rest = iter(shape)
+    return ctx.reshape(
+        x, [1 if axis in axes else next(rest) for axis in range(len(shape) + len(axes))]
+    )
+
+
+def _transpose(ctx: Context) -> Results:
+    x, rank = ctx.x(), ctx.type().rank
+    perm = ctx.integers("perm") or tuple(reversed(range(rank)))
+    if perm == tuple(range(rank)):
+        return x
+    found: Value = ctx.b.transpose(x, perm=perm)
+    return found
+
+
+# -- repetition -----------------------------------------------------------------------------------
+
+
+def _expand(ctx: Context) -> Results:
+    x = ctx.x()
+    shape = broadcast_shapes(ctx.shape(), ctx.dims(1, "the shape"))
+    if shape == ctx.shape():
+        return x
+    found: Value = ctx.b.broadcast(x, shape=shape)
+    return found
+
+
+def _tile(ctx: Context) -> Results:
+    repeats = ctx.dims(1, "repeats")
+    if all(n == 1 for n in repeats) and len(repeats) == ctx.type().rank:
+        return ctx.x()
+    found: Value = ctx.b.tile(ctx.x(), repeats=repeats)
+    return found
+
+
+# -- parts ----------------------------------------------------------------------------------------
+
+
+def _concat(ctx: Context) -> Results:
+    operands = ctx.operands()
+    axis = ctx.integer("axis")
+    if len(operands) == 1:
+        return operands[0]
+    found: Value = ctx.b.concat(*operands, axis=axis)
+    return found
+
+
+def _split(ctx: Context) -> Results:
+    x, shape = ctx.x(), ctx.shape()
+    axis = ctx.axis(ctx.integer("axis", 0), len(shape))
+    count = len(ctx.node.output)
+    sizes: Shape | None = ctx.integers("split") if ctx.opset < 13 else None
+    if ctx.opset >= 13 and ctx.has(1):
+        sizes = ctx.dims(1, "the sizes of the parts")
+    parts = ctx.integer("num_outputs", count)
+    if sizes is None:
+        if parts != count or count == 0:
+            raise ctx.malformed(f"num_outputs is {parts} for {count} results")
+        step = ceildiv(shape[axis], count)
+        # Dims that do not divide make the last part smaller; a symbolic one is taken to divide.
+        sizes = (step,) * (count - 1) + (shape[axis] - step * (count - 1),)
+    if len(sizes) != count:
+        raise ctx.malformed(f"{len(sizes)} sizes for {count} results")
+    total: DimLike = 0
+    for size in sizes:
+        total = total + size
+    if total != shape[axis] and isinstance(total, int) and isinstance(shape[axis], int):
+        raise ctx.malformed(f"parts {shape_text(sizes)} do not add up to {shape[axis]}")
+    found: list[Value] = []
+    start: DimLike = 0
+    for size in sizes:
+        found.append(_part(ctx, x, {axis: (start, size, 1)}))
+        start = start + size
+    return found
+
+
+def _part(ctx: Context, x: Value, taken: dict[int, tuple[DimLike, DimLike, int]]) -> Value:
+    """Slice `x`: axis to (start, size, step)."""
+    shape = tensor_type(x).shape
+    full = {axis: (0, dim, 1) for axis, dim in enumerate(shape)} | taken
+    starts, sizes, steps = zip(*(full[axis] for axis in range(len(shape))), strict=True)
+    if sizes == shape and all(step == 1 for step in steps):
+        return x
+    found: Value = ctx.b.slice(x, starts=starts, sizes=sizes, steps=steps)
+    return found
+
+
+def _slice(ctx: Context) -> Results:
+    if ctx.opset < 10:
+        starts, ends = ctx.integers("starts"), ctx.integers("ends")
+        if starts is None or ends is None:
+            raise ctx.malformed("attribute 'starts' or 'ends' is missing")
+        return _sliced(ctx, starts, ends, ctx.integers("axes"), None)
+    return _sliced(
+        ctx,
+        ctx.dims(1, "starts"),
+        ctx.dims(2, "ends"),
+        ctx.ints_of(3, "axes") if ctx.has(3) else None,
+        ctx.ints_of(4, "steps") if ctx.has(4) else None,
+    )
+
+
+def _sliced(
+    ctx: Context,
+    starts: Shape,
+    ends: Shape,
+    axes: Sequence[int] | None,
+    steps: Sequence[int] | None,
+) -> Value:
+    shape = ctx.shape()
+    axes = ctx.axes(range(len(starts)) if axes is None else axes, len(shape))
+    steps = (1,) * len(starts) if steps is None else steps
+    if not len(starts) == len(ends) == len(axes) == len(steps):
+        raise ctx.malformed("starts, ends, axes and steps differ in length")
+    taken = {}
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        if step == 0:
+            raise ctx.malformed("a step is 0")
+        taken[axis] = slice_range(shape[axis], start, end, step)
+    return _part(ctx, ctx.x(), taken)
+
+
+def slice_range(
+    dim: DimLike, start: DimLike, end: DimLike, step: int
+) -> tuple[DimLike, DimLike, int]:
+    """Return (first index, count, step) of numpy's start:end:step on an axis of `dim`."""
+    if step > 0:
+        first = _inside(start, dim, 0, dim)
+        count = ceildiv(_inside(end, dim, 0, dim) - first, step)
+    else:
+        first = _inside(start, dim, 0, dim - 1)
+        count = ceildiv(first - _inside(end, dim, -1, dim - 1), -step)
+    count = maximum(count, 0)
+    return (0 if count == 0 else first), count, step
+
+
+def _inside(i: DimLike, dim: DimLike, lo: DimLike, hi: DimLike) -> DimLike:
+    """Count a negative index from the end, and bring it between lo and hi.
+
+    Raises UndecidableError for an index of open sign.
+    """
+    low, high = bounds(i, {})
+    if high is not None and high < 0:
+        return maximum(i + dim, lo)
+    if low is None or low < 0:
+        raise UndecidableError(f"whether index {i} is below 0 depends on its symbols")
+    # Models state "to the end" by a huge number.
+    if isinstance(i, int) and i >= (1 << 31) - 1:
+        return hi
+    return minimum(i, hi)
+
+
+def _pad(ctx: Context) -> Results:
+    x, rank = ctx.x(), ctx.type().rank
+    mode = ctx.string("mode", "constant")
+    if mode not in ("constant", "edge", "reflect", "wrap"):
+        raise ctx.malformed(f"unknown mode {mode!r}")
+    value: Value | None = None
+    axes: Sequence[int] = range(rank)
+    if ctx.opset < 11:
+        pads: Shape = ctx.integers("pads") or ()
+        constant = ctx.real("value", 0.0)
+        if mode == "constant" and constant != 0:
+            value = ctx.scalar(constant, x)
+    else:
+        pads = ctx.dims(1, "pads")
+        if mode == "constant" and ctx.has(2):
+            value = ctx.as_scalar(ctx.x(2))
+        if ctx.has(3):
+            axes = ctx.axes(ctx.ints_of(3, "axes"), rank)
+    if len(pads) != 2 * len(axes):
+        raise ctx.malformed(f"{len(pads)} pads for {len(axes)} axes")
+    lo: list[DimLike] = [0] * rank
+    hi: list[DimLike] = [0] * rank
+    for k, axis in enumerate(axes):
+        lo[axis], hi[axis] = pads[k], pads[len(axes) + k]
+    if all(p == 0 for p in (*lo, *hi)):
+        return x
+    operands = (x,) if value is None else (x, value)
+    found: Value = ctx.b.pad(*operands, lo=lo, hi=hi, mode=mode)
+    return found
+
+
+# -- blocks of pixels as channels -----------------------------------------------------------------
+
+
+def _image(ctx: Context) -> tuple[Value, DimLike, DimLike, DimLike, DimLike, int]:
+    size = ctx.integer("blocksize")
+    if ctx.type().rank != 4 or size < 1:
+        raise ctx.malformed(f"rank {ctx.type().rank} and blocksize {size}")
+    n, c, h, w = ctx.shape()
+    return ctx.x(), n, c, h, w, size
+
+
+def _depth_to_space(ctx: Context) -> Results:
+    x, n, c, h, w, size = _image(ctx)
+    mode = ctx.string("mode", "DCR")
+    if mode not in ("DCR", "CRD"):
+        raise ctx.malformed(f"unknown mode {mode!r}")
+    depth = floordiv(c, size * size)
+    split: Shape
+    if mode == "DCR":
+        split, perm = (n, size, size, depth, h, w), (0, 3, 4, 1, 5, 2)
+    else:
+        split, perm = (n, depth, size, size, h, w), (0, 1, 4, 2, 5, 3)
+    moved = ctx.b.transpose(ctx.reshape(x, split), perm=perm)
+    return ctx.reshape(moved, (n, depth, h * size, w * size))
+
+
+def _space_to_depth(ctx: Context) -> Results:
+    x, n, c, h, w, size = _image(ctx)
+    rows, columns = floordiv(h, size), floordiv(w, size)
+    split = ctx.reshape(x, (n, c, rows, size, columns, size))
+    moved = ctx.b.transpose(split, perm=(0, 3, 5, 1, 2, 4))
+    return ctx.reshape(moved, (n, c * size * size, rows, columns))
+
+
+# -- lookups --------------------------------------------------------------------------------------
+
+
+def _gather(ctx: Context) -> Results:
+    axis = ctx.axis(ctx.integer("axis", 0), ctx.type().rank)
+    found: Value = ctx.b.gather(ctx.x(0), ctx.x(1), axis=axis)
+    return found
+
+
+def _gather_elements(ctx: Context) -> Results:
+    axis = ctx.axis(ctx.integer("axis", 0), ctx.type().rank)
+    found: Value = ctx.b.gather_elements(ctx.x(0), ctx.x(1), axis=axis)
+    return found
+
+
+def _gather_nd(ctx: Context) -> Results:
+    batch = ctx.integer("batch_dims", 0)
+    found: Value = ctx.b.gather_nd(ctx.x(0), ctx.x(1), batch_dims=batch)
+    return found
+
+
+def _trilu(ctx: Context) -> Results:
+    upper = ctx.flag("upper", True)
+    k = 0
+    if ctx.has(1):
+        given = ctx.ints_of(1, "k")
+        if len(given) != 1:
+            raise ctx.malformed(f"k holds {len(given)} numbers")
+        k = given[0]
+    found: Value = ctx.b.trilu(ctx.x(), upper=upper, k=k)
+    return found
+
+
+def _one_hot(ctx: Context) -> Results:
+    """values[1] where the index along the new axis is the element, else values[0]."""
+    depth = ctx.dims(1, "depth")
+    if len(depth) != 1:
+        raise ctx.malformed(f"depth holds {len(depth)} numbers")
+    rank = ctx.type().rank + 1
+    axis = ctx.axis(ctx.integer("axis", -1), rank)
+    indices = ctx.cast(ctx.x(0), I64)
+    size = ctx.b.dims(values=depth, rank=0)
+    zero = ctx.scalar(0, indices)
+    wrapped = ctx.b.select(ctx.b.lt(indices, zero), ctx.b.add(indices, size), indices)
+    shape = ctx.shape()
+    wrapped = ctx.reshape(wrapped, (*shape[:axis], 1, *shape[axis:]))
+    count_shape = tuple(depth[0] if i == axis else 1 for i in range(rank))
+    hit = ctx.b.eq(wrapped, ctx.b.iota(shape=count_shape, axis=axis))
+    off, on = (ctx.as_scalar(_part(ctx, ctx.x(2), {0: (i, 1, 1)})) for i in (0, 1))
+    found: Value = ctx.b.select(hit, on, off)
+    return found
+
+
+RULES: dict[str, tuple[Rule, ...]] = {
+    "Concat": (Rule(_concat),),
+    "DepthToSpace": (Rule(_depth_to_space),),
+    "Expand": (Rule(_expand),),
+    "Flatten": (Rule(_flatten),),
+    "Gather": (Rule(_gather),),
+    "GatherElements": (Rule(_gather_elements),),
+    "GatherND": (Rule(_gather_nd),),
+    "OneHot": (Rule(_one_hot),),
+    "Pad": (Rule(_pad),),
+    "Reshape": (Rule(_reshape),),
+    "Shape": (Rule(_shape),),
+    "Size": (Rule(_size),),
+    "Slice": (Rule(_slice),),
+    "SpaceToDepth": (Rule(_space_to_depth),),
+    "Split": (Rule(_split),),
+    "Squeeze": (Rule(_squeeze),),
+    "Tile": (Rule(_tile),),
+    "Transpose": (Rule(_transpose),),
+    "Trilu": (Rule(_trilu),),
+    "Unsqueeze": (Rule(_unsqueeze),),
+}

@@ -1,0 +1,244 @@
+"""Normalising operators, products of matrices, and quantisation."""
+
+from __future__ import annotations
+
+from tfc.compiler.frontends.onnx.context import Context, Results, Rule
+from tfc.compiler.frontends.onnx.tensors import dtype_from
+from tfc.ir.build import tensor_type
+from tfc.ir.core import Value
+from tfc.ir.dims import product
+from tfc.ir.types import I32, U8, DType, TensorType
+
+
+def _softmax(name: str) -> tuple[Rule, ...]:
+    """Before opset 13 all axes from `axis` on are normalised together."""
+
+    def build(ctx: Context) -> Results:
+        return _apply(ctx, ctx.x(), ctx.axis(ctx.integer("axis", -1), ctx.type().rank))
+
+    def flattened(ctx: Context) -> Results:
+        x, type = ctx.x(), ctx.type()
+        axis = ctx.axis(ctx.integer("axis", 1), type.rank)
+        rows = ctx.reshape(x, (*type.shape[:axis], product(type.shape[axis:])))
+        return ctx.reshape(_apply(ctx, rows, axis), type.shape)
+
+    def _apply(ctx: Context, x: Value, axis: int) -> Value:
+        found: Value = getattr(ctx.b, name)(x, axis=axis)
+        return found
+
+    return (Rule(flattened), Rule(build, since=13))
+
+
+def _hardmax(ctx: Context) -> Results:
+    """1 at the first largest element, 0 elsewhere."""
+    x, type = ctx.x(), ctx.type()
+    axis = ctx.axis(ctx.integer("axis", -1 if ctx.opset >= 13 else 1), type.rank)
+    shape = type.shape if ctx.opset >= 13 else (*type.shape[:axis], product(type.shape[axis:]))
+    rows = ctx.reshape(x, shape)
+    first = ctx.b.argmax(rows, axis=axis, keepdims=True, last=False)
+    hit = ctx.b.eq(ctx.b.iota(shape=shape, axis=axis), first)
+    return ctx.reshape(ctx.cast(hit, type.dtype), type.shape)
+
+
+def _batch_norm(ctx: Context) -> Results:
+    ctx.refuse_outputs_from(1)
+    if ctx.flag("training_mode") or not ctx.flag("spatial", True):
+        raise ctx.unsupported("training_mode=1 or spatial=0")
+    operands = [ctx.x(i) for i in range(5)]
+    dtype = tensor_type(operands[0]).dtype
+    operands = [ctx.cast(x, dtype) for x in operands]
+    found: Value = ctx.b.batch_norm(*operands, eps=ctx.real("epsilon", 1e-5))
+    return found
+
+
+def _instance_norm(ctx: Context) -> Results:
+    found: Value = ctx.b.instance_norm(ctx.x(0), ctx.x(1), ctx.x(2), eps=ctx.real("epsilon", 1e-5))
+    return found
+
+
+def _group_norm(ctx: Context) -> Results:
+    """Before opset 21 scale and bias hold one number for each group, not channel."""
+    x, scale, bias = ctx.x(0), ctx.x(1), ctx.x(2)
+    groups = ctx.integer("num_groups")
+    ctx.integer("stash_type", 1)
+    channels = ctx.type().shape[1] if ctx.type().rank > 1 else None
+    if not isinstance(channels, int) or groups < 1 or channels % groups:
+        raise ctx.malformed(f"{channels} channels do not make {groups} groups")
+    if ctx.opset < 21 and ctx.shape(1) == (groups,):
+        scale, bias = (_per_channel(ctx, v, groups, channels) for v in (scale, bias))
+    found: Value = ctx.b.group_norm(x, scale, bias, groups=groups, eps=ctx.real("epsilon", 1e-5))
+    return found
+
+
+def _per_channel(ctx: Context, x: Value, groups: int, channels: int) -> Value:
+    spread = ctx.b.broadcast(ctx.reshape(x, (groups, 1)), shape=(groups, channels // groups))
+    return ctx.reshape(spread, (channels,))
+
+
+def _layer_norm(ctx: Context) -> Results:
+    ctx.refuse_outputs_from(1)
+    operands = [x for x in (ctx.x(0), ctx.x(1), ctx.optional(2)) if x is not None]
+    axis = ctx.axis(ctx.integer("axis", -1), ctx.type().rank)
+    found: Value = ctx.b.layer_norm(*operands, axis=axis, eps=ctx.real("epsilon", 1e-5))
+    return found
+
+
+def _rms_norm(ctx: Context) -> Results:
+    axis = ctx.axis(ctx.integer("axis", -1), ctx.type().rank)
+    found: Value = ctx.b.rms_norm(ctx.x(0), ctx.x(1), axis=axis, eps=ctx.real("epsilon", 1e-5))
+    return found
+
+
+def _lp_norm(ctx: Context) -> Results:
+    """x / |x|, and 0 where all of x is."""
+    x, rank = ctx.x(), ctx.type().rank
+    order = ctx.integer("p", 2)
+    if order not in (1, 2):
+        raise ctx.malformed(f"p is {order}, not 1 or 2")
+    axis = ctx.axis(ctx.integer("axis", -1), rank)
+    reduce = ctx.b.reduce_l1 if order == 1 else ctx.b.reduce_l2
+    norm = reduce(x, axes=(axis,), keepdims=True)
+    zero = ctx.scalar(0, x)
+    found: Value = ctx.b.select(ctx.b.eq(norm, zero), zero, ctx.b.div(x, norm))
+    return found
+
+
+def _lrn(ctx: Context) -> Results:
+    found: Value = ctx.b.lrn(
+        ctx.x(),
+        size=ctx.integer("size"),
+        alpha=ctx.real("alpha", 1e-4),
+        beta=ctx.real("beta", 0.75),
+        bias=ctx.real("bias", 1.0),
+    )
+    return found
+
+
+def _mean_variance(ctx: Context) -> Results:
+    x = ctx.x()
+    axes = ctx.axes(ctx.integers("axes") or (0, 2, 3), ctx.type().rank)
+    centred = ctx.b.sub(x, ctx.b.reduce_mean(x, axes=axes, keepdims=True))
+    square = ctx.b.mul(centred, centred)
+    deviation = ctx.b.sqrt(ctx.b.reduce_mean(square, axes=axes, keepdims=True))
+    found: Value = ctx.b.div(centred, ctx.b.add(deviation, ctx.scalar(1e-9, x)))
+    return found
+
+
+# -- products -----------------------------------------------------------------------------------
+
+
+def _matmul(ctx: Context) -> Results:
+    found: Value = ctx.b.matmul(ctx.x(0), ctx.x(1))
+    return found
+
+
+def _transposed(ctx: Context, position: int, name: str) -> Value:
+    x = ctx.x(position)
+    if ctx.type(position).rank != 2:
+        raise ctx.malformed(f"operand {position} has rank {ctx.type(position).rank}, not 2")
+    if not ctx.flag(name):
+        return x
+    found: Value = ctx.b.transpose(x, perm=(1, 0))
+    return found
+
+
+def _scaled(ctx: Context, x: Value, factor: float) -> Value:
+    if factor == 1:
+        return x
+    found: Value = ctx.b.mul(x, ctx.scalar(factor, x))
+    return found
+
+
+def _gemm(ctx: Context) -> Results:
+    x, y = _transposed(ctx, 0, "transA"), _transposed(ctx, 1, "transB")
+    product = _scaled(ctx, ctx.b.matmul(x, y), ctx.real("alpha", 1.0))
+    beta = ctx.real("beta", 1.0)
+    if not ctx.has(2):
+        return product
+    found: Value = ctx.b.add(product, _scaled(ctx, ctx.x(2), beta))
+    if tensor_type(found).rank != 2:
+        raise ctx.malformed("operand 2 has too many axes")
+    return found
+
+
+# -- quantisation -------------------------------------------------------------------------------
+
+
+def _one_number(ctx: Context, x: Value) -> Value:
+    """A scale or zero point of one element as a scalar."""
+    return ctx.as_scalar(x) if tensor_type(x).shape == (1,) else x
+
+
+def _quantised_operands(ctx: Context) -> list[Value]:
+    if ctx.integer("block_size", 0) != 0:
+        raise ctx.unsupported("blocked quantisation")
+    operands = [ctx.x(0), _one_number(ctx, ctx.x(1))]
+    if ctx.has(2):
+        operands.append(_one_number(ctx, ctx.x(2)))
+    return operands
+
+
+def _quantize(ctx: Context) -> Results:
+    operands = _quantised_operands(ctx)
+    code = ctx.integer("output_dtype", 0)
+    ctx.integer("precision", 0)
+    dtype: DType = U8 if not code else dtype_from(code)
+    if len(operands) == 3:
+        dtype = tensor_type(operands[2]).dtype
+    found: Value = ctx.b.quantize_linear(*operands, axis=_quantised_axis(ctx), dtype=dtype)
+    return found
+
+
+def _dequantize(ctx: Context) -> Results:
+    operands = _quantised_operands(ctx)
+    code = ctx.integer("output_dtype", 0)
+    found: Value = ctx.b.dequantize_linear(*operands, axis=_quantised_axis(ctx))
+    return ctx.cast(found, dtype_from(code)) if code else found
+
+
+def _quantised_axis(ctx: Context) -> int:
+    """The axis, which counts only where there are scales for each of its indices."""
+    axis, rank = ctx.integer("axis", 1), ctx.type().rank
+    scale: TensorType = ctx.type(1)
+    if scale.rank == 0 or scale.shape == (1,):
+        return 0
+    return ctx.axis(axis, rank)
+
+
+def _dynamic_quantize(ctx: Context) -> Results:
+    found: Results = ctx.b.dynamic_quantize_linear(ctx.x())
+    return found
+
+
+def _integer_product(ctx: Context) -> Results:
+    x, y = ctx.cast(ctx.x(0), I32), ctx.cast(ctx.x(1), I32)
+    if ctx.has(2):
+        zero = ctx.cast(_one_number(ctx, ctx.x(2)), I32)
+        if tensor_type(zero).rank == 1:
+            zero = ctx.reshape(zero, (*tensor_type(zero).shape, 1))
+        x = ctx.b.sub(x, zero)
+    if ctx.has(3):
+        y = ctx.b.sub(y, ctx.cast(_one_number(ctx, ctx.x(3)), I32))
+    found: Value = ctx.b.matmul(x, y)
+    return found
+
+
+RULES: dict[str, tuple[Rule, ...]] = {
+    "BatchNormalization": (Rule(_batch_norm, ignores=("momentum",)),),
+    "DequantizeLinear": (Rule(_dequantize),),
+    "DynamicQuantizeLinear": (Rule(_dynamic_quantize),),
+    "Gemm": (Rule(_gemm),),
+    "GroupNormalization": (Rule(_group_norm, since=18),),
+    "Hardmax": (Rule(_hardmax),),
+    "InstanceNormalization": (Rule(_instance_norm),),
+    "LRN": (Rule(_lrn),),
+    "LayerNormalization": (Rule(_layer_norm, since=17, ignores=("stash_type",)),),
+    "LogSoftmax": _softmax("log_softmax"),
+    "LpNormalization": (Rule(_lp_norm),),
+    "MatMul": (Rule(_matmul),),
+    "MatMulInteger": (Rule(_integer_product),),
+    "MeanVarianceNormalization": (Rule(_mean_variance),),
+    "QuantizeLinear": (Rule(_quantize, ignores=("saturate",)),),
+    "RMSNormalization": (Rule(_rms_norm, since=23, ignores=("stash_type",)),),
+    "Softmax": _softmax("softmax"),
+}

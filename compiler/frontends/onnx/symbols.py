@@ -1,0 +1,89 @@
+"""Names and bounds of symbolic dims: what a model's inputs call them, and what the user fixes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from tfc.ir.core import SymbolInfo
+from tfc.ir.dims import DimLike, symbol
+from tfc.ir.errors import ModelError, UsageError
+
+Given: TypeAlias = "int | tuple[int, int | None] | None"
+
+# What the text of dims and the loop level use by these names.
+_RESERVED = {"threads", "floordiv", "mod", "min", "max", "ceildiv", "inf", "nan", "true", "false"}
+_RESERVED |= {"none"}
+_BATCH_HINT = 1
+_OTHER_HINT = 64
+
+
+def identifier(text: str) -> str:
+    """Return `text` with everything but letters, digits and _ replaced, as a symbol's name."""
+    name = re.sub(r"[^0-9A-Za-z_]", "_", text)
+    if not name or name[0].isdigit():
+        name = f"_{name}"
+    return f"{name}_" if name in _RESERVED else name
+
+
+class Symbols:
+    """The symbols of one model. `given` fixes or bounds them, by the model's name or ours."""
+
+    def __init__(self, given: Mapping[str, Given] | None) -> None:
+        self._given = dict(given or {})
+        self._unused = set(self._given)
+        self._originals: dict[str, str] = {}
+        self.known: dict[str, SymbolInfo] = {}
+        for name, value in self._given.items():
+            _check(name, value)
+
+    def dim(self, proto: Any, input_name: str, axis: int) -> DimLike:
+        """Return one dim of an input's shape."""
+        if proto.HasField("dim_value") and proto.dim_value != -1:
+            if proto.dim_value < 0:
+                raise ModelError(f"input {input_name!r} has the negative dim {proto.dim_value}")
+            return int(proto.dim_value)
+        label = proto.dim_param if proto.HasField("dim_param") else ""
+        if label in ("", "?", "-1"):
+            label = f"{input_name}_d{axis}"
+        return self._symbol(label, axis)
+
+    def finish(self) -> dict[str, SymbolInfo]:
+        """Return the symbols found. Raises UsageError for given names that none has."""
+        if self._unused:
+            known = ", ".join(self._originals.values()) or "none"
+            name = sorted(self._unused)[0]
+            raise UsageError(f"no dim of the model is called {name!r} (dynamic dims: {known})")
+        return self.known
+
+    def _symbol(self, label: str, axis: int) -> DimLike:
+        name = self._originals.get(label)
+        if name is None:
+            name = identifier(label)
+            while name in self._originals.values():
+                name += "_"
+            self._originals[label] = name
+        given: Given = None
+        for key in (label, name):
+            if key in self._given:
+                self._unused.discard(key)
+                given = self._given[key]
+        if isinstance(given, int):
+            return given
+        if name not in self.known:
+            lo, hi = given or (0, None)
+            hint = _BATCH_HINT if axis == 0 else _OTHER_HINT
+            hint = max(hint, lo) if hi is None else min(max(hint, lo), hi)
+            self.known[name] = SymbolInfo(lo, hi, hint)
+        return symbol(name)
+
+
+def _check(name: str, value: Given) -> None:
+    if value is None:
+        return
+    numbers = (value,) if isinstance(value, int) else tuple(value)
+    ends = [n for n in numbers if n is not None]
+    valid = all(isinstance(n, int) and n >= 0 for n in ends) and ends == sorted(ends)
+    if not valid or (isinstance(value, tuple) and (len(value) != 2 or value[0] is None)):
+        raise UsageError(f"dim {name!r}: {value!r} is neither a size nor bounds (lo, hi)")

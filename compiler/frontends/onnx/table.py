@@ -1,0 +1,22 @@
+"""Every operator that the front end knows, by name. Families are listed here, not discovered."""
+
+from __future__ import annotations
+
+from tfc.compiler.frontends.onnx import (
+    create,
+    einsum,
+    elementwise,
+    movement,
+    normalize,
+    reduce,
+    resize,
+    window,
+)
+from tfc.compiler.frontends.onnx.context import Rule
+
+FAMILIES = (elementwise, movement, reduce, window, normalize, resize, einsum, create)
+
+RULES: dict[str, tuple[Rule, ...]] = {}
+for family in FAMILIES:
+    assert not RULES.keys() & family.RULES.keys(), "two families have a rule for one operator"
+    RULES.update(family.RULES)

@@ -1,0 +1,185 @@
+"""Tensors of an ONNX file as numpy arrays, without copying what the file holds in raw form."""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tfc.ir import arrays
+from tfc.ir.errors import ModelError, UnsupportedError
+from tfc.ir.types import (
+    BF16,
+    BOOL,
+    C64,
+    C128,
+    F16,
+    F32,
+    F64,
+    I8,
+    I16,
+    I32,
+    I64,
+    U8,
+    U16,
+    U32,
+    U64,
+    DType,
+)
+
+Array = npt.NDArray[Any]
+
+MAX_BYTES = 1 << 40
+
+# TensorProto.DataType
+DTYPES = {
+    1: F32, 2: U8, 3: I8, 4: U16, 5: I16, 6: I32, 7: I64, 9: BOOL, 10: F16, 11: F64, 12: U32,
+    13: U64, 14: C64, 15: C128, 16: BF16,
+}  # fmt: skip
+DTYPE_NAMES = {
+    0: "undefined", 8: "string", 17: "float8e4m3fn", 18: "float8e4m3fnuz", 19: "float8e5m2",
+    20: "float8e5m2fnuz", 21: "uint4", 22: "int4", 23: "float4e2m1", 24: "float8e8m0",
+}  # fmt: skip
+# 4-bit numbers are unpacked into bytes: as operands of DequantizeLinear they mean the same.
+_NIBBLES = {21: U8, 22: I8}
+# Which field of a TensorProto holds the elements where raw_data does not, and as which numbers.
+_FIELDS = {
+    F32: ("float_data", "<f4"), C64: ("float_data", "<f4"), F64: ("double_data", "<f8"),
+    C128: ("double_data", "<f8"), I64: ("int64_data", "<i8"), U64: ("uint64_data", "<u8"),
+    U32: ("uint64_data", "<u8"),
+}  # fmt: skip
+_EXTERNAL = 1
+_FIND_WITHIN = 1 << 16
+
+
+def dtype_from(code: int) -> DType:
+    """Return the element type of a TensorProto.DataType. Raises for those that tfc lacks."""
+    if code in DTYPES:
+        return DTYPES[code]
+    if code in DTYPE_NAMES:
+        raise UnsupportedError(f"element type {DTYPE_NAMES[code]}")
+    raise ModelError(f"unknown element type {code}")
+
+
+def checked_shape(dims: Any, bits: int) -> tuple[int, ...]:
+    """Return dims as a shape, refusing negative ones and sizes that no memory holds."""
+    shape = tuple(int(dim) for dim in dims)
+    size = 1
+    for dim in shape:
+        if dim < 0:
+            raise ModelError(f"negative dim in shape {list(shape)}")
+        size *= dim
+    if size * bits > MAX_BYTES * 8:
+        raise ModelError(f"shape {list(shape)} is larger than {MAX_BYTES >> 40} TiB")
+    return shape
+
+
+class TensorReader:
+    """Makes arrays of the tensors of one model; `data` is the mapped file where there is one."""
+
+    def __init__(self, data: mmap.mmap | None = None, folder: Path | None = None) -> None:
+        self._data = data
+        self._folder = folder
+        self._external: dict[str, Array] = {}
+        self._position = 0
+
+    def array(self, tensor: Any) -> tuple[Array, DType]:
+        """Return a read-only array (bf16 as raw bits) and its element type."""
+        code = tensor.data_type
+        packed = code in _NIBBLES
+        dtype = _NIBBLES[code] if packed else dtype_from(code)
+        shape = checked_shape(tensor.dims, 4 if packed else dtype.bits)
+        count = int(np.prod(shape, dtype=object)) if shape else 1
+        size = (count + 1) // 2 if packed else count * dtype.bytes
+        if tensor.data_location == _EXTERNAL:
+            raw = self._from_file(tensor, size)
+        elif tensor.HasField("raw_data"):
+            raw = self._raw(tensor.raw_data)
+        else:
+            return _from_fields(tensor, dtype, shape, packed), dtype
+        if raw.size != size:
+            raise ModelError(f"holds {raw.size} bytes of data where its shape needs {size}")
+        if packed:
+            return _unpack(raw, count, signed=dtype is I8).reshape(shape), dtype
+        if dtype is BOOL:
+            return (raw != 0).reshape(shape), dtype
+        return raw.view(arrays.numpy_dtype(dtype)).reshape(shape), dtype
+
+    def _raw(self, raw: bytes) -> Array:
+        """Return the bytes as they lie in the mapped file, so that the copy can go at once.
+
+        Tensors are visited in the file's order, mostly; what is not found nearby stays a copy.
+        """
+        copy = np.frombuffer(raw, np.uint8)
+        if self._data is None or len(raw) < mmap.PAGESIZE:
+            return copy
+        limit = self._position + _FIND_WITHIN
+        start = self._data.find(raw[:64], self._position, limit)
+        if start < 0 or start + len(raw) > len(self._data):
+            return copy
+        view = np.frombuffer(self._data, np.uint8, len(raw), start)
+        if not np.array_equal(view, copy):
+            return copy
+        self._position = start + len(raw)
+        return view
+
+    def _from_file(self, tensor: Any, size: int) -> Array:
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        name = entries.get("location", "")
+        offset = _number(entries.get("offset", "0"))
+        length = _number(entries.get("length", str(size)))
+        if length != size:
+            raise ModelError(f"external data has {length} bytes where its shape needs {size}")
+        data = self._open(name) if size else np.empty(0, np.uint8)
+        if size and offset + size > data.size:
+            raise ModelError(f"external data file {name!r} ends before byte {offset + size}")
+        return data[offset : offset + size] if size else data
+
+    def _open(self, name: str) -> Array:
+        """Map a file that must lie in the model's folder: a model names no other files."""
+        if name in self._external:
+            return self._external[name]
+        if self._folder is None:
+            raise ModelError("external data needs the model's path: load it from a file")
+        folder = self._folder.resolve()
+        path = (folder / name).resolve()
+        if not name or not path.is_relative_to(folder):
+            raise ModelError(f"external data file {name!r} is not in the model's folder")
+        try:
+            data: Array = np.memmap(path, np.uint8, "r")
+        except (OSError, ValueError) as error:
+            raise ModelError(f"cannot read external data file {name!r}: {error}") from error
+        self._external[name] = data
+        return data
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal():
+        raise ModelError(f"external data has {text!r} where a number belongs")
+    return int(text)
+
+
+def _unpack(raw: Array, count: int, signed: bool) -> Array:
+    """Return 4-bit numbers, low half first, as bytes."""
+    nibbles = np.stack([raw & 15, raw >> 4], axis=-1).reshape(-1)[:count]
+    return ((nibbles ^ 8).view(np.int8) - np.int8(8)) if signed else nibbles
+
+
+def _from_fields(tensor: Any, dtype: DType, shape: tuple[int, ...], packed: bool) -> Array:
+    field, numbers = _FIELDS.get(dtype, ("int32_data", "<i4"))
+    values = np.array(getattr(tensor, field), numbers)
+    count = int(np.prod(shape, dtype=object)) if shape else 1
+    if packed:
+        found = _unpack(values.astype(np.uint8), count, signed=dtype is I8)
+    elif dtype in (C64, C128):
+        found = values.view(arrays.numpy_dtype(dtype)) if values.size % 2 == 0 else values
+    elif dtype in (F16, BF16):
+        found = values.astype(np.uint16).view(arrays.numpy_dtype(dtype))
+    else:
+        found = values.astype(arrays.numpy_dtype(dtype), copy=False)
+    if found.size != count:
+        raise ModelError(f"holds {found.size} elements where its shape needs {count}")
+    return found.reshape(shape)
