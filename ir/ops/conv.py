@@ -11,7 +11,7 @@ import numpy as np
 from tfc.ir.body import Expr, ExprBuilder, Index, Iter, Range
 from tfc.ir.build import GraphBuilder, tensor_type
 from tfc.ir.core import Op, Value
-from tfc.ir.dims import DimLike, bounds, ceildiv, floordiv
+from tfc.ir.dims import DimLike, ceildiv, floordiv
 from tfc.ir.opdef import Kind, OpDef, Reject, Sample, register, require
 from tfc.ir.ops.common import Array, compute_dtype, floats, require_kind, require_same_dtype
 from tfc.ir.ops.movement import Shape, dims_of, fixed, refuted
@@ -371,10 +371,9 @@ def _infer_transpose(
         require(isinstance(kernel, int), f"the kernel size {kernel} is not a number")
         require(not refuted(1, kernel), f"the kernel is empty along spatial axis {axis}")
         extra = attrs.output_padding[axis]
-        lo, hi = bounds(extra, {})
         limit = max(attrs.strides[axis], attrs.dilations[axis])
         require(
-            lo is not None and lo >= 0 and hi is not None and hi < limit,
+            not refuted(0, extra) and not refuted(extra, limit - 1),
             f"output_padding {extra} of spatial axis {axis} is not between 0 and {limit - 1}",
         )
         before, behind = attrs.pads[axis]
@@ -438,8 +437,9 @@ def _decompose_transpose(b: GraphBuilder, op: Op) -> Sequence[Value]:
     for axis, (lo, hi) in enumerate(attrs.pads):
         taps = ceildiv(kernel[axis], strides[axis])
         assert isinstance(taps, int)
-        extra = bounds(attrs.output_padding[axis], {})[1]
-        assert extra is not None
+        extra = attrs.output_padding[axis]
+        if not isinstance(extra, int):
+            extra = max(strides[axis], attrs.dilations[axis]) - 1
         reach = (kernel[axis] - 1) * dilations[axis] + 1
         behind = ceildiv(reach - hi + extra, strides[axis]) - 1
         assert isinstance(behind, int)
