@@ -1,0 +1,126 @@
+"""The engines that are compared: tfc and its peers, each behind the same small protocol.
+
+A peer that is not installed has no version and is left out.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from benchmarks.models import Arrays
+
+Run = Callable[[Arrays], Arrays]
+
+
+class Engine(Protocol):
+    """Something that runs ONNX models on the CPU."""
+
+    @property
+    def name(self) -> str:
+        """What the engine is called in tables and on the command line."""
+        ...
+
+    def version(self) -> str | None:
+        """Return its version, or None where it is not installed."""
+        ...
+
+    def load(self, path: Path, threads: int) -> Run:
+        """Compile a model for that many threads."""
+        ...
+
+
+def installed(package: str) -> str | None:
+    """Return the version of an installed distribution, or None."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+class Tfc:
+    """The compiler of this repository."""
+
+    name = "tfc"
+
+    def version(self) -> str | None:
+        return installed("tfc-compiler") or "checkout"
+
+    def load(self, path: Path, threads: int) -> Run:
+        import tfc
+
+        executable: Run = tfc.compile(path, threads=threads)
+        return executable
+
+
+class OnnxRuntime:
+    """ONNX Runtime's CPU provider, operators one after another."""
+
+    name = "onnxruntime"
+
+    def version(self) -> str | None:
+        return installed("onnxruntime")
+
+    def load(self, path: Path, threads: int) -> Run:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+        names = [output.name for output in session.get_outputs()]
+
+        def run(feeds: Arrays) -> Arrays:
+            return dict(zip(names, session.run(names, feeds), strict=True))
+
+        return run
+
+
+class OpenVino:
+    """OpenVINO's CPU plugin, one stream. `precise`: f32 stays f32; the default may use bf16."""
+
+    def __init__(self, precise: bool) -> None:
+        self.name = "openvino" if precise else "openvino-default"
+        self.precise = precise
+
+    def version(self) -> str | None:
+        return installed("openvino")
+
+    def load(self, path: Path, threads: int) -> Run:
+        import openvino
+
+        config: dict[str, str | int] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": threads,
+        }
+        if self.precise:
+            config["INFERENCE_PRECISION_HINT"] = "f32"
+            config["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
+        compiled = openvino.Core().compile_model(str(path), "CPU", config)
+        request = compiled.create_infer_request()
+        names = [output.get_any_name() for output in compiled.outputs]
+
+        def run(feeds: Arrays) -> Arrays:
+            # Without sharing, every call would copy its inputs and outputs once more.
+            found = request.infer(feeds, share_inputs=True, share_outputs=True)
+            return {name: np.asarray(found[i]) for i, name in enumerate(names)}
+
+        return run
+
+
+TFC = Tfc()
+PEERS: tuple[Engine, ...] = (OnnxRuntime(), OpenVino(True), OpenVino(False))
+DEFAULT_PEERS = ("onnxruntime", "openvino")
+
+
+def engine(name: str) -> Engine:
+    """Return the engine called `name`."""
+    return next(each for each in (TFC, *PEERS) if each.name == name)
