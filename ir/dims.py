@@ -260,19 +260,36 @@ def _extreme(fn: str, args: tuple[DimLike, ...]) -> DimLike:
     kept: list[DimLike] = []
     for arg in args:
         for other in tuple(kept):
-            try:
-                beats = arg <= other if fn == "max" else arg >= other
-                loses = arg >= other if fn == "max" else arg <= other
-            except UndecidableError:
-                continue
-            if beats:
+            small, large = (arg, other) if fn == "max" else (other, arg)
+            if _known_at_most(small, large):
                 break
-            if loses:
+            if _known_at_most(large, small):
                 kept.remove(other)
         else:
             kept.append(arg)
             continue
     return kept[0] if len(kept) == 1 else _atom(fn, *sorted(kept, key=str))
+
+
+def _known_at_most(a: DimLike, b: DimLike) -> bool:
+    """Whether a <= b for all values of the symbols, by bounds or because one is min or max."""
+    _, hi = bounds(a - b, {})
+    if hi is not None and hi <= 0:
+        return True
+    if (call := _only_call(a, "min")) is not None:
+        return any(_known_at_most(arg, b) for arg in call.args)
+    if (call := _only_call(b, "max")) is not None:
+        return any(_known_at_most(a, arg) for arg in call.args)
+    return False
+
+
+def _only_call(dim: DimLike, fn: str) -> Call | None:
+    """Return the call of `fn` that `dim` is, or None."""
+    if isinstance(dim, Dim) and len(dim.terms) == 1:
+        ((mono, coeff),) = dim.terms
+        if coeff == 1 and len(mono) == 1 and isinstance(mono[0], Call) and mono[0].fn == fn:
+            return mono[0]
+    return None
 
 
 def maximum(*args: DimLike) -> DimLike:
@@ -281,6 +298,19 @@ def maximum(*args: DimLike) -> DimLike:
 
 def minimum(*args: DimLike) -> DimLike:
     return _extreme("min", args)
+
+
+def equal(a: DimLike, b: DimLike) -> bool:
+    """Return whether a == b for all values of the symbols; False where for none.
+
+    Raises UndecidableError where symbols decide it.
+    """
+    lo, hi = bounds(a - b, {})
+    if lo == hi == 0:
+        return True
+    if (lo is not None and lo > 0) or (hi is not None and hi < 0):
+        return False
+    raise UndecidableError(f"whether {a} == {b} depends on its symbols")
 
 
 def product(dims: Iterable[DimLike]) -> DimLike:
@@ -414,9 +444,7 @@ def _substitute_atom(
     return apply_call(atom.fn, args, env)
 
 
-def apply_call(
-    fn: str, args: list[DimLike], env: Mapping[str, Interval] | None = None
-) -> DimLike:
+def apply_call(fn: str, args: list[DimLike], env: Mapping[str, Interval] | None = None) -> DimLike:
     """Return `fn(args)` simplified; fn is floordiv, mod, min, max or ceildiv."""
     match fn:
         case "floordiv":
@@ -458,7 +486,9 @@ def coefficient(dim: DimLike, name: str) -> DimLike | None:
     total: DimLike = 0
     for mono, coeff in terms_of(dim):
         hits = [atom for atom in mono if isinstance(atom, Symbol) and atom.name == name]
-        others = tuple(atom for atom in mono if not (isinstance(atom, Symbol) and atom.name == name))
+        others = tuple(
+            atom for atom in mono if not (isinstance(atom, Symbol) and atom.name == name)
+        )
         if any(name in symbols_of(Dim((((atom,), 1),))) for atom in others):
             return None
         if len(hits) > 1:

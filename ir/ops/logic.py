@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tfc.ir.body import Expr, ExprBuilder
+from tfc.ir.dims import equal
 from tfc.ir.opdef import NoGrad, Reject, Sample, Trait, require
 from tfc.ir.ops.common import (
     Array,
@@ -151,6 +153,26 @@ elementwise(
     "less than the width: 0, or -1 for a negative x.",
 )
 
+
+def _on_dims(fn: Callable[..., Any], compare: Callable[[Any, Any], bool]) -> Callable[..., Any]:
+    """Make a numpy comparison that compares symbolic dims, where bounds settle them."""
+    of_dims = np.frompyfunc(compare, 2, 1)
+
+    def ref(x: Any, y: Any) -> Any:
+        symbolic = x.dtype.kind == "O" or y.dtype.kind == "O"
+        return np.asarray(of_dims(x, y), np.bool_) if symbolic else fn(x, y)
+
+    return ref
+
+
+_ON_DIMS: dict[str, Callable[[Any, Any], bool]] = {
+    "eq": equal,
+    "ne": lambda x, y: not equal(x, y),
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "ge": operator.ge,
+}
 _COMPARISONS: tuple[tuple[str, str, Callable[..., Any], str], ...] = (
     ("eq", "fiub", np.equal, "x == y; NaN equals nothing."),
     ("ne", "fiub", np.not_equal, "x != y; NaN differs from everything."),
@@ -164,11 +186,11 @@ for _name, _kinds, _ref, _meaning in _COMPARISONS:
         _name,
         arity=2,
         kinds=_kinds,
-        ref=_ref,
+        ref=_on_dims(_ref, _ON_DIMS[_name]),
         body=scalar_op(_name),
         grad=COMPARES,
         result=BOOL,
-        traits=COMMUTATIVE if _name in ("eq", "ne") else (),
+        traits=(*(COMMUTATIVE if _name in ("eq", "ne") else ()), Trait.DIMS),
         doc=_meaning,
     )
 

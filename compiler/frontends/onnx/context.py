@@ -15,8 +15,9 @@ from tfc.ir.build import GraphBuilder, freeze, tensor_type
 from tfc.ir.core import Op, Value
 from tfc.ir.dims import DimLike
 from tfc.ir.errors import ModelError, UnsupportedError
-from tfc.ir.graph import dims_content, fold_dims
-from tfc.ir.opdef import OPS
+from tfc.ir.graph import MAX_ELEMENTS, dims_content, fold_dims
+from tfc.ir.opdef import OPS, OpDef
+from tfc.ir.symbols import dims_in
 from tfc.ir.types import DType, TensorType, shape_text
 
 if TYPE_CHECKING:
@@ -78,9 +79,35 @@ class FoldingBuilder(GraphBuilder):
             return value
         folded = fold_dims(op, self)
         if folded is None:
+            folded = self._fold_constant(op)
+        if folded is None:
             return value
         op.erase()
         return folded
+
+    def _fold_constant(self, op: Op) -> Value | None:
+        """Compute an op on small constants: what a shape needs may go through any of them."""
+        defn, type = op.defn, tensor_type(op.result)
+        if not op.operands or not is_small(type) or any(True for _ in dims_in(op.attrs)):
+            return None
+        operands = []
+        for value in op.operands:
+            if value.op is None or value.op.name != "constant" or not is_small(tensor_type(value)):
+                return None
+            attrs = value.op.attrs
+            operands.append(
+                arrays.decode(arrays.constant_array(attrs, self.constants), attrs.dtype)
+            )
+        assert isinstance(defn, OpDef)
+        result = arrays.encode(np.asarray(defn.ref(op.attrs, *operands)), type.dtype)
+        return self.op(
+            "constant", **arrays.constant_attrs(result, self.constants, type.dtype)
+        ).result
+
+
+def is_small(type: TensorType) -> bool:
+    size = type.size
+    return isinstance(size, int) and size <= MAX_ELEMENTS
 
 
 def refuse_absurd(type: TensorType) -> None:
@@ -159,7 +186,7 @@ class Context:
     def dims_or_none(self, position: int) -> Shape | None:
         """The elements of an integer operand of rank 0 or 1, symbolic ones included."""
         value = self.x(position)
-        content = dims_content(value)
+        content = dims_content(value, self.b.constants)
         if content is None:
             found = self.const(position)
             if found is None or found.dtype.kind not in "iu":
