@@ -132,8 +132,8 @@ class ValueBuilder(Builder):
         levels: dict[int, list[str]] = {}
         if symbolic:
             levels[0] = [self.dim(from_terms(symbolic))]
-        for name, coeff in linear.terms:
-            part = self.mul(name, self.dim(coeff))
+        for name, factor in linear.terms:
+            part = self.mul(name, self.dim(factor))
             levels.setdefault(self.levels.get(part, 0), []).append(part)
         return constant, levels
 
