@@ -22,6 +22,7 @@ class Kind(Enum):
     INJECTIVE = "injective"  # each result element is one operand element at a computed index
     REDUCTION = "reduction"  # folds iterators away
     CONTRACTION = "contraction"  # sums products: matmul, convolution
+    WINDOW = "window"  # folds a window around each element: pooling
     CONSTANT = "constant"  # no operands, no work
     COMPOSITE = "composite"  # decomposes into other ops
     OPAQUE = "opaque"  # writes its own loops

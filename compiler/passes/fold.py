@@ -1,0 +1,138 @@
+"""Computes at compile time what depends on constants alone, by the ops' references.
+
+`fold_dims` does the same for arithmetic on symbolic dims, which gives dims again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from tfc.compiler.passman import PassContext
+from tfc.compiler.rewrite import blocks_of
+from tfc.ir import arrays, graph
+from tfc.ir.arrays import Array
+from tfc.ir.build import GraphBuilder, tensor_type
+from tfc.ir.constants import ConstantStore
+from tfc.ir.core import Block, Module, Op, Value
+from tfc.ir.opdef import Kind, OpDef, Trait
+from tfc.ir.ops.const import constant, dims
+from tfc.ir.symbols import dims_in
+
+SMALL_RESULT = 1 << 20
+"""Bytes that a folded constant may always have; beyond, at most twice its operands'."""
+
+
+def fold(module: Module, context: PassContext) -> None:
+    for function in module.functions.values():
+        for block in blocks_of(function.block):
+            _Folder(block, module.constants).run(context)
+
+
+def fold_dims(module: Module, context: PassContext) -> None:
+    for function in module.functions.values():
+        for block in blocks_of(function.block):
+            for op in block:
+                value = graph.fold_dims(op, GraphBuilder(block, module.constants, op, op.loc))
+                if value is not None:
+                    op.replace_with([value])
+
+
+class _Folder:
+    """Evaluates a block's foldable ops, then makes constants of those that others use.
+
+    Results that only folded ops use are never hashed.
+    """
+
+    def __init__(self, block: Block, constants: ConstantStore) -> None:
+        self.block = block
+        self.constants = constants
+        self.values: dict[Value, Array] = {}
+        self.sources: dict[Value, int] = {}
+
+    def run(self, context: PassContext) -> None:
+        folded: list[Op] = []
+        for op in self.block:
+            if not self._foldable(op):
+                continue
+            source = sum(self.sources[value] for value in op.operands)
+            grows = _bytes(op) > max(2 * source, SMALL_RESULT)
+            virtual = _is_virtual(op)
+            if grows and not virtual:
+                continue
+            if not virtual:
+                if not context.allows("fold"):
+                    continue
+                context.count("fold")
+                folded.append(op)
+            self._evaluate(op, source if virtual else _bytes(op))
+        for op in reversed(folded):
+            self._replace(op)
+
+    def _foldable(self, op: Op) -> bool:
+        defn = op.defn
+        assert isinstance(defn, OpDef)
+        if Trait.PURE not in defn.traits or defn.kind is Kind.CONTROL or op.regions:
+            return False
+        if not all(tensor_type(result).is_static for result in op.results):
+            return False
+        return next(dims_in(op.attrs), None) is None and all(
+            value in self.values for value in op.operands
+        )
+
+    def _evaluate(self, op: Op, source: int) -> None:
+        if op.defn is constant:
+            raw = arrays.constant_array(op.attrs, self.constants)
+            found: tuple[Array, ...] = (arrays.decode(raw, op.attrs.dtype),)
+        else:
+            found = evaluate(op, [self.values[value] for value in op.operands])
+        for result, array in zip(op.results, found, strict=True):
+            self.values[result] = array
+            self.sources[result] = source
+
+    def _replace(self, op: Op) -> None:
+        b = GraphBuilder(self.block, self.constants, op, op.loc)
+        values = []
+        for result in op.results:
+            if not result.uses:
+                values.append(result)
+                continue
+            dtype = tensor_type(result).dtype
+            attrs = arrays.constant_attrs(self.values[result], self.constants, dtype)
+            values.append(b.op("constant", **attrs).result)
+        op.replace_with(values)
+
+
+def evaluate(op: Op, operands: Iterable[Array]) -> tuple[Array, ...]:
+    """Return an op's results by its reference; bf16 is decoded on both sides."""
+    defn = op.defn
+    assert isinstance(defn, OpDef)
+    with np.errstate(all="ignore"):
+        found = defn.ref(op.attrs, *operands)
+    results = found if isinstance(found, tuple) else (found,)
+    rounded = []
+    for result, array in zip(op.results, results, strict=True):
+        dtype = tensor_type(result).dtype
+        rounded.append(arrays.decode(arrays.encode(np.asarray(array), dtype), dtype))
+    return tuple(rounded)
+
+
+def _bytes(op: Op) -> int:
+    total = 0
+    for result in op.results:
+        size = tensor_type(result).size
+        assert isinstance(size, int)
+        total += size * tensor_type(result).dtype.bytes
+    return total
+
+
+def _is_virtual(op: Op) -> bool:
+    """Whether folding it alone gains nothing: a ramp, or a view that repeats a constant."""
+    defn = op.defn
+    assert isinstance(defn, OpDef)
+    if defn.kind is Kind.CONSTANT:
+        return op.defn is not dims
+    if Trait.VIEW not in defn.traits:
+        return False
+    return tensor_type(op.result).size > tensor_type(op.operands[0]).size
