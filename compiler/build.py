@@ -1,0 +1,250 @@
+"""From a loop-level program to files: code generation with its cache, and linking; see `build`.
+
+What comes before, from a graph on, is in `compiler.driver`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tfc.compiler.cache import Cache, default_directory
+from tfc.compiler.codegen.abi import MESSAGES, Signature, abi_text
+from tfc.compiler.codegen.emit import text_key
+from tfc.compiler.codegen.header import header_text
+from tfc.compiler.codegen.kernel import kernel_text
+from tfc.compiler.codegen.main import main_text
+from tfc.compiler.codegen.pool import POOL_LIBC_SYMBOLS, pool_module
+from tfc.compiler.codegen.support import support_module
+from tfc.compiler.codegen.whole import LLVMLITE_VERSION, whole_assembly, whole_text
+from tfc.compiler.codegen.workers import emit_objects
+from tfc.compiler.constants import table_blob, table_of
+from tfc.compiler.link.archive import write_archive
+from tfc.compiler.link.elf import SHF_EXECINSTR, ObjectFile
+from tfc.compiler.link.files import write_atomically
+from tfc.compiler.link.relocatable import write_relocatable
+from tfc.compiler.link.shared import write_shared
+from tfc.compiler.target import Target
+from tfc.compiler.version import VERSION
+from tfc.ir.core import Module, ops_of
+from tfc.ir.dims import DimLike
+from tfc.ir.errors import UsageError
+from tfc.runtime.artifact import FORMAT_VERSION
+
+LIBRARY_SUFFIXES = (".so", ".o", ".a")
+_POOL_ENTRIES = ("pool_create", "pool_destroy", "pool_threads", "parallel_for")
+_ENTRIES = ("run", "shapes", "workspace_size", "info")
+
+Progress = Callable[[str, int, int], None]
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to compile.
+
+    name: what the artifact is called; C names begin with `prefix`. threads: with a thread pool.
+    jobs: processes that generate code. passes: further settings of the pass context.
+    cache: where objects are kept, or None. progress: told (stage, done, total).
+    """
+
+    target: Target
+    name: str = "model"
+    opt: int = 2
+    threads: bool = True
+    jobs: int = 1
+    passes: Mapping[str, Any] = field(default_factory=dict)
+    cache: Path | None = field(default_factory=default_directory)
+    verify: bool = True
+    progress: Progress = _silent
+
+    @property
+    def prefix(self) -> str:
+        return c_identifier(self.name)
+
+
+def c_identifier(name: str) -> str:
+    """Return what names of C can begin with, made from `name`."""
+    text = re.sub(r"\W", "_", name, flags=re.ASCII).strip("_") or "model"
+    return f"m_{text}" if text[0].isdigit() else text
+
+
+@dataclass(frozen=True)
+class Build:
+    """A compiled program: LLVM texts by name and objects in the same order, ready to be linked."""
+
+    program: Module
+    options: Options
+    texts: dict[str, str]
+    objects: list[bytes]
+    manifest: dict[str, Any]
+
+    @property
+    def exports(self) -> list[str]:
+        names = (*_ENTRIES, *(_POOL_ENTRIES if self.options.threads else ()))
+        return [f"{self.options.prefix}_{name}" for name in names]
+
+    @cached_property
+    def manifest_bytes(self) -> bytes:
+        return _encoded(self.manifest)
+
+    def header(self) -> str:
+        options = self.options
+        return header_text(
+            self.program.main, options.prefix, title=options.name, has_pool=options.threads
+        )
+
+    def llvm(self) -> str:
+        return whole_text(list(self.texts.values()))
+
+    def assembly(self) -> str:
+        return whole_assembly(list(self.texts.values()), self.options.target)
+
+    def write_shared(self, out: BinaryIO, soname: str | None = None) -> None:
+        """Write the shared object to a binary file."""
+        write_shared(out, self.objects, soname=soname, **self._link_arguments())
+
+    def write_relocatable(self, out: BinaryIO) -> None:
+        write_relocatable(out, self.objects, **self._link_arguments())
+
+    def write(self, path: Path) -> None:
+        """Write a library of the kind that the suffix says, and its header beside it."""
+        self.options.progress("link", 0, 1)
+        match path.suffix:
+            case ".so":
+                write_atomically(path, lambda out: self.write_shared(out, path.name))
+            case ".o":
+                write_atomically(path, self.write_relocatable)
+            case ".a":
+                self._write_archive(path)
+            case _:
+                raise UsageError(f"{path.name}: a library ends in {', '.join(LIBRARY_SUFFIXES)}")
+        self.write_text(path.with_suffix(".h"), self.header())
+
+    @staticmethod
+    def write_text(path: Path, text: str) -> None:
+        write_atomically(path, lambda out: out.write(text.encode()))
+
+    def _write_archive(self, path: Path) -> None:
+        # As one member, since the objects' names are hidden outside of it.
+        member = path.with_name(f".{path.name}.member.o")
+        try:
+            write_atomically(member, self.write_relocatable)
+            write_atomically(
+                path, lambda out: write_archive(out, [(f"{self.options.prefix}.o", member)])
+            )
+        finally:
+            member.unlink(missing_ok=True)
+
+    def _link_arguments(self) -> dict[str, Any]:
+        blobs = []
+        if self.program.data:
+            blobs.append(table_blob(self.program, f"{self.options.prefix}_constants"))
+        return {
+            "exports": self.exports,
+            "blobs": blobs,
+            "manifest": self.manifest_bytes,
+            "libc": POOL_LIBC_SYMBOLS if self.options.threads else (),
+        }
+
+
+def build(program: Module, options: Options) -> Build:
+    """Generate the code of a loop-level program."""
+    target, prefix = options.target, options.prefix
+    table = table_of(program)
+    kernels = [f for f in program.functions.values() if f.kind == "kernel"]
+    texts = {kernel.name: kernel_text(kernel, target) for kernel in kernels}
+    texts[f"{prefix}_main"] = main_text(program, target, prefix, table.offsets)
+    texts["support"] = support_module(target.triple)
+    if options.threads:
+        texts["pool"] = pool_module(prefix, target.triple)
+    objects = _objects(list(texts.values()), options)
+    manifest = _manifest(program, options, texts, table.size)
+    manifest["memory"] = {"constants": table.size, "code": sum(map(_code_bytes, objects))}
+    texts["abi"] = abi_text(
+        program.main, target, prefix, _encoded(manifest), has_constants=bool(program.data)
+    )
+    objects += _objects([texts["abi"]], options)
+    return Build(program, options, texts, objects, manifest)
+
+
+def _objects(texts: Sequence[str], options: Options) -> list[bytes]:
+    """Return the texts' objects, from the cache or anew."""
+    cache = Cache(options.cache)
+    keys = [text_key(text, options.target, _llvm_level(options)) for text in texts]
+    found = {key: cache.get(key) for key in keys}
+    missing = {key: text for key, text in zip(keys, texts, strict=True) if found[key] is None}
+    finished: set[int] = set()
+
+    def done(position: int) -> None:
+        finished.add(position)
+        options.progress("generate code", len(finished), len(missing))
+
+    emitted = emit_objects(
+        list(missing.values()), options.target, _llvm_level(options), options.jobs, done
+    )
+    for key, data in zip(missing, emitted, strict=True):
+        found[key] = data
+        cache.put(key, data)
+    return [found[key] or b"" for key in keys]
+
+
+def _llvm_level(options: Options) -> int:
+    return min(options.opt, 2)
+
+
+def _encoded(manifest: Mapping[str, Any]) -> bytes:
+    return json.dumps(manifest, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+def _code_bytes(data: bytes) -> int:
+    sections = ObjectFile.parse(data).sections
+    return sum(section.size for section in sections if section.flags & SHF_EXECINSTR)
+
+
+def _manifest(
+    program: Module, options: Options, texts: Mapping[str, str], constants: int
+) -> dict[str, Any]:
+    main, target = program.main, options.target
+    signature = Signature.of_main(main)
+    messages = dict(MESSAGES)
+    for op in ops_of([main]):
+        if op.name == "check":
+            messages[op.attrs.code] = op.attrs.message
+    digest = hashlib.blake2b(digest_size=16)
+    for name in texts:
+        digest.update(text_key(texts[name], target, options.opt).encode())
+    for entry in program.data.values():
+        digest.update(entry.ref.hash.encode())
+    return {
+        "format_version": FORMAT_VERSION,
+        "name": options.name,
+        "prefix": options.prefix,
+        "threads": options.threads,
+        "symbols": [
+            {"name": name, "lo": info.lo, "hi": info.hi} for name, info in main.symbols.items()
+        ],
+        "inputs": [_port(name, type) for name, type in signature.inputs],
+        "outputs": [_port(name, type) for name, type in signature.outputs],
+        "isa": {"arch": target.arch, "features": list(target.feature_list)},
+        "build": digest.hexdigest(),
+        "versions": {"tfc": VERSION, "llvmlite": LLVMLITE_VERSION},
+        "messages": {str(code): text for code, text in messages.items()},
+    }
+
+
+def _port(name: str, type: Any) -> dict[str, Any]:
+    return {"name": name, "dtype": str(type.dtype), "shape": [_dim(dim) for dim in type.shape]}
+
+
+def _dim(dim: DimLike) -> int | str:
+    return dim if isinstance(dim, int) else str(dim)

@@ -1,0 +1,69 @@
+"""From a module to a compiled program: graph passes, lowering, then `compiler.build`.
+
+Knows no front end and no files; a module of either level may come in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tfc.compiler.build import Build, Options, build
+from tfc.compiler.lower.program import lower
+from tfc.compiler.passman import PassContext
+from tfc.compiler.pipeline import run
+from tfc.ir.core import Module, SymbolInfo
+from tfc.ir.errors import UsageError
+from tfc.ir.text.printer import print_module
+from tfc.ir.verify import verify
+
+STAGES = ("graph", "fused", "loops", "llvm", "asm")
+
+
+def compile_module(module: Module, options: Options) -> Build:
+    """Compile a module of either level; a graph is optimised in place."""
+    return build(lower_module(module, options), options)
+
+
+def lower_module(module: Module, options: Options) -> Module:
+    """Return the loop-level program of a module, which may be one already."""
+    if module.level == "loop":
+        verify(module)
+        return module
+    optimise(module, options)
+    options.progress("lower", 0, 1)
+    program = lower(module, options.target, hints(module.main.symbols))
+    if options.verify:
+        verify(program)
+    return program
+
+
+def optimise(module: Module, options: Options) -> None:
+    """Run the graph passes in place."""
+    options.progress("optimise", 0, 1)
+    context = PassContext(options.target, options.opt, verify=options.verify, **options.passes)
+    run(module, context)
+
+
+def hints(symbols: Mapping[str, SymbolInfo]) -> dict[str, int]:
+    """Return the symbols' values to optimise for, where they are known."""
+    return {name: info.hint for name, info in symbols.items() if info.hint is not None}
+
+
+def print_stage(module: Module, stage: str, options: Options) -> str:
+    """Return the text of a module at a stage: graph, fused, loops, llvm or asm.
+
+    A graph module is changed on the way.
+    """
+    if stage == "graph":
+        if module.level != "graph":
+            raise UsageError("the model is at the loop level: it has no graph")
+        return print_module(module)
+    if stage == "fused":
+        optimise(module, options)
+        return print_module(module)
+    if stage == "loops":
+        return print_module(lower_module(module, options))
+    if stage in ("llvm", "asm"):
+        compiled = compile_module(module, options)
+        return compiled.llvm() if stage == "llvm" else compiled.assembly()
+    raise UsageError(f"no stage {stage!r}: graph, fused, loops, llvm or asm")
