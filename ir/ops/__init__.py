@@ -20,6 +20,7 @@ from tfc.ir.ops import (
     reduce,
     resize,
     scan,
+    scatter,
 )
 
 FAMILIES = (
@@ -40,4 +41,5 @@ FAMILIES = (
     index,
     resize,
     scan,
+    scatter,
 )

@@ -22,7 +22,7 @@ from tfc.ir.ops.parts import AxisAttrs, sum_by_index
 from tfc.ir.types import F32, I32, I64, TensorType, shape_text
 
 
-def _require_indices(type: TensorType) -> None:
+def require_indices(type: TensorType) -> None:
     require(type.dtype.is_int, f"indices are integers, not {type.dtype}")
 
 
@@ -40,7 +40,7 @@ def in_range(b: ExprBuilder, i: Expr, dim: DimLike) -> Expr:
     return b.max(b.min(wrapped, index_expr(b, dim - 1)), zero)
 
 
-def _wrapped(indices: Array, dim: int) -> Array:
+def wrapped(indices: Array, dim: int) -> Array:
     i = indices.astype(np.int64)
     return np.clip(np.where(i < 0, i + dim, i), 0, max(dim - 1, 0))
 
@@ -60,7 +60,7 @@ def _in_range_value(b: GraphBuilder, indices: Value, dim: DimLike) -> Value:
 
 def _infer_gather(types: Sequence[TensorType], attrs: AxisAttrs) -> Sequence[TensorType]:
     x, indices = types
-    _require_indices(indices)
+    require_indices(indices)
     axis = normalize_axis(attrs.axis, x.rank)
     shape = (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
     _require_nonempty(x.shape[axis : axis + 1], shape)
@@ -68,7 +68,7 @@ def _infer_gather(types: Sequence[TensorType], attrs: AxisAttrs) -> Sequence[Ten
 
 
 def _gather_ref(attrs: AxisAttrs, x: Array, indices: Array) -> Array:
-    return np.asarray(np.take(x, _wrapped(indices, x.shape[attrs.axis]), attrs.axis))
+    return np.asarray(np.take(x, wrapped(indices, x.shape[attrs.axis]), attrs.axis))
 
 
 def _gather_body(b: ExprBuilder, op: Op, result: int, index: tuple[Index, ...]) -> Expr:
@@ -130,7 +130,7 @@ register(
 
 def _infer_elements(types: Sequence[TensorType], attrs: AxisAttrs) -> Sequence[TensorType]:
     x, indices = types
-    _require_indices(indices)
+    require_indices(indices)
     axis = normalize_axis(attrs.axis, x.rank)
     require(x.rank == indices.rank, f"x has rank {x.rank}, indices have {indices.rank}")
     for i, (dim, count) in enumerate(zip(x.shape, indices.shape, strict=True)):
@@ -145,7 +145,7 @@ def _infer_elements(types: Sequence[TensorType], attrs: AxisAttrs) -> Sequence[T
 def _elements_ref(attrs: AxisAttrs, x: Array, indices: Array) -> Array:
     axis = attrs.axis % x.ndim
     part = x[tuple(slice(None) if i == axis else slice(n) for i, n in enumerate(indices.shape))]
-    return np.take_along_axis(part, _wrapped(indices, x.shape[axis]), axis)
+    return np.take_along_axis(part, wrapped(indices, x.shape[axis]), axis)
 
 
 def _elements_body(b: ExprBuilder, op: Op, result: int, index: tuple[Index, ...]) -> Expr:
@@ -232,7 +232,7 @@ def _depth(x: TensorType, indices: TensorType, batch: int) -> int:
 
 def _infer_nd(types: Sequence[TensorType], attrs: GatherNdAttrs) -> Sequence[TensorType]:
     x, indices = types
-    _require_indices(indices)
+    require_indices(indices)
     batch = attrs.batch_dims
     depth = _depth(x, indices, batch)
     require(
@@ -250,7 +250,7 @@ def _nd_ref(attrs: GatherNdAttrs, x: Array, indices: Array) -> Array:
     found = np.zeros((*indices.shape[:-1], *x.shape[batch + depth :]), x.dtype)
     for place in np.ndindex(*indices.shape[:-1]):
         at = [
-            int(_wrapped(i, dim))
+            int(wrapped(i, dim))
             for i, dim in zip(indices[place], x.shape[batch : batch + depth], strict=True)
         ]
         found[place] = x[(*place[:batch], *at)]

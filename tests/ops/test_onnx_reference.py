@@ -217,6 +217,20 @@ def test_lookups_equal_onnx() -> None:
         assert_close(got, onnx_result("GatherND", x, indices, batch_dims=batch), None, "gather_nd")
 
 
+@pytest.mark.parametrize("reduction", ["none", "add", "mul", "max", "min"])
+def test_scatter_equals_onnx(reduction: str) -> None:
+    x = floats((4, 5))
+    indices = np.array([[2, 0, 1, -1, 4], [0, 1, -2, 4, 2]])
+    updates = floats((2, 5), seed=1)
+    attrs = {"axis": 1, "reduction": reduction}
+    want = onnx_result("ScatterElements", x, indices, updates, **attrs)
+    assert_close(reference("scatter_elements", attrs, x, indices, updates), want, 1e-6, reduction)
+    tuples, parts = np.array([[2], [0], [3]]), floats((3, 5), seed=1)
+    want = onnx_result("ScatterND", x, tuples, parts, reduction=reduction)
+    got = reference("scatter_nd", {"reduction": reduction}, x, tuples, parts)
+    assert_close(got, want, 1e-6, reduction)
+
+
 @pytest.mark.parametrize("upper", [False, True])
 @pytest.mark.parametrize("k", [-5, -1, 0, 2, 9])
 def test_trilu_equals_onnx(upper: bool, k: int) -> None:

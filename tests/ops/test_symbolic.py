@@ -88,6 +88,18 @@ def test_lookups_on_symbols_give_what_numbers_give(
     check_symbolic(name, shapes, attrs, symbols, operands)
 
 
+@pytest.mark.parametrize("reduction", ["none", "add"])
+def test_scatters_on_symbols_give_what_numbers_give(reduction: str) -> None:
+    symbols = {"N": 5, "M": 3, "H": 4}
+    attrs = {"reduction": reduction}
+    order = np.array([2, 0, 4, 1])
+    operands = [floats((5, 3)), order[:, None], floats((4, 3), seed=1)]
+    check_symbolic("scatter_nd", ((N, M), (H, 1), (H, M)), attrs, symbols, operands)
+    operands = [floats((5, 3)), np.stack([order] * 3, 1), floats((4, 3), seed=1)]
+    shapes = ((N, M), (H, M), (H, M))
+    check_symbolic("scatter_elements", shapes, {**attrs, "axis": 0}, symbols, operands)
+
+
 @pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
 @pytest.mark.parametrize(
     "coordinate", ["half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"]
