@@ -16,7 +16,7 @@ from tfc.compiler.target import Target
 from tfc.ir.core import Block, Function, Op, Value
 from tfc.ir.errors import CompileError
 from tfc.ir.loop.scalar import MATH
-from tfc.ir.types import BOOL, BufferType, DType, ScalarType, VectorType
+from tfc.ir.types import BOOL, I64, BufferType, DType, ScalarType, VectorType
 
 
 def kernel_text(function: Function, target: Target) -> str:
@@ -279,6 +279,29 @@ def _scalar(e: Emitter, op: Op) -> None:
     e.values[op.result] = emit_scalar(e, op.name, call)
 
 
+def _less(e: Emitter, op: Op) -> None:
+    """Less than; the mask of a tail, `iota < splat(left)`, is compared in narrow lanes."""
+    x, y = (value.op for value in op.operands)
+    if x is None or y is None or x.name != "iota" or y.name != "splat" or x.attrs.dtype != I64:
+        _scalar(e, op)
+        return
+    lanes = x.attrs.lanes
+    bits = max(min(e.target.vector_bits // lanes, 64), 8)
+    if lanes >= 1 << (bits - 1) or bits not in (8, 16, 32):
+        _scalar(e, op)
+        return
+    left = e.value(y.operands[0])
+    for name, limit in (("smax", 0), ("smin", lanes)):
+        left = e.intrinsic(name, "i64", ("i64", left), ("i64", str(limit)))
+    type = vector(f"i{bits}", lanes)
+    few = e.splat(e.convert("trunc", "i64", left, f"i{bits}"), type)
+    e.values[op.result] = e.compare("icmp slt", type, _counting(bits, lanes), few)
+
+
+def _counting(bits: int, lanes: int) -> str:
+    return "<" + ", ".join(f"i{bits} {lane}" for lane in range(lanes)) + ">"
+
+
 def _const(e: Emitter, op: Op) -> None:
     e.set_constant(op.result, op.attrs.value)
 
@@ -296,8 +319,7 @@ def _iota(e: Emitter, op: Op) -> None:
     dtype, lanes = op.result.type.dtype, op.result.type.lanes
     if not dtype.is_int:
         raise CompileError(f"iota of {dtype}", where=str(op.loc) or None)
-    items = ", ".join(f"i{dtype.bits} {lane}" for lane in range(lanes))
-    e.values[op.result] = f"<{items}>"
+    e.values[op.result] = _counting(dtype.bits, lanes)
 
 
 def _extract(e: Emitter, op: Op) -> None:
@@ -373,6 +395,7 @@ def _combine(e: Emitter, kind: str, dtype: DType, lanes: int, x: str, y: str) ->
 RULES: Mapping[str, Callable[[Emitter, Op], None]] = {
     **dict.fromkeys(CORE_LLVM, _scalar),
     **MEMORY,
+    "lt": _less,
     "const": _const,
     "dim": _dim,
     "splat": _splat,

@@ -32,11 +32,16 @@ class Linear:
 
     def plus(self, other: Linear, factor: DimLike = 1) -> Linear:
         """Return self + other * factor."""
+        rest = self.rest
+        if other.rest != 0:
+            rest = rest + (other.rest if factor == 1 else other.rest * factor)
+        if not other.terms:
+            return Linear(self.terms, rest)
         terms: dict[str, DimLike] = dict(self.terms)
         for name, coeff in other.terms:
-            terms[name] = terms.get(name, 0) + coeff * factor
-        kept = tuple((name, coeff) for name, coeff in terms.items() if coeff != 0)
-        return Linear(kept, self.rest + other.rest * factor)
+            product = factor if coeff == 1 else coeff * factor
+            terms[name] = terms[name] + product if name in terms else product
+        return Linear(tuple((name, coeff) for name, coeff in terms.items() if coeff != 0), rest)
 
     def times(self, factor: DimLike) -> Linear:
         return Linear().plus(self, factor)

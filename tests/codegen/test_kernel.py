@@ -272,6 +272,19 @@ def test_masked_lanes_touch_no_memory(dtype: DType, used: int, target: str) -> N
 
 
 @all_targets
+@pytest.mark.parametrize("lanes", [2, 8, 16, 64, 128])
+def test_tail_mask_has_as_many_lanes_as_are_left(lanes: int, target: str) -> None:
+    with building([buffer(BOOL, lanes), ScalarType(I64), ScalarType(I64)]) as (b, function):
+        out, start, end = function.args
+        b.vstore(b.tail_mask(start, end, lanes), out, [0])
+    kernel = Kernel(function, parse_target(target))
+    for left in (-(2**40) - 1, -1, 0, 1, lanes - 1, lanes, lanes + 1, 256, 2**32 + 1, 2**40):
+        out = np.zeros(lanes, bool)
+        kernel(out, 5, 5 + left)
+        np.testing.assert_array_equal(out, np.arange(lanes) < left)
+
+
+@all_targets
 @pytest.mark.parametrize("lanes", [2, 7, 16])
 @pytest.mark.parametrize("dtype", [F32, F64, I8, I64, U8], ids=str)
 def test_reduce_combines_all_lanes(dtype: DType, lanes: int, target: str) -> None:
