@@ -52,7 +52,11 @@ _FIELDS = {
     U32: ("uint64_data", "<u8"),
 }  # fmt: skip
 _EXTERNAL = 1
-_FIND_WITHIN = 1 << 16
+# Where raw data is looked for in the mapped file: how far on, and at how many places that begin
+# alike.
+_FIND_WITHIN = 1 << 20
+_CANDIDATES = 8
+_CHUNK = 1 << 22
 
 
 def dtype_from(code: int) -> DType:
@@ -85,6 +89,7 @@ class TensorReader:
         self._folder = folder
         self._external: dict[str, Array] = {}
         self._position = 0
+        self._found_any = False
 
     def array(self, tensor: Any) -> tuple[Array, DType]:
         """Return a read-only array (bf16 as raw bits) and its element type."""
@@ -108,23 +113,32 @@ class TensorReader:
             return (raw != 0).reshape(shape), dtype
         return raw.view(arrays.numpy_dtype(dtype)).reshape(shape), dtype
 
+    def skip(self, tensor: Any) -> None:
+        """Pass over a tensor that is not wanted: those behind it lie further on in the file."""
+        self._position += tensor.ByteSize()
+
     def _raw(self, raw: bytes) -> Array:
         """Return the bytes as they lie in the mapped file, so that the copy can go at once.
 
         Tensors are visited in the file's order, mostly; what is not found nearby stays a copy.
         """
         copy = np.frombuffer(raw, np.uint8)
-        if self._data is None or len(raw) < mmap.PAGESIZE:
+        if self._data is None:
             return copy
-        limit = self._position + _FIND_WITHIN
-        start = self._data.find(raw[:64], self._position, limit)
-        if start < 0 or start + len(raw) > len(self._data):
+        if len(raw) < mmap.PAGESIZE:
+            self._position += len(raw)
             return copy
-        view = np.frombuffer(self._data, np.uint8, len(raw), start)
-        if not np.array_equal(view, copy):
-            return copy
-        self._position = start + len(raw)
-        return view
+        limit = self._position + _FIND_WITHIN if self._found_any else len(self._data)
+        start = self._position - 1
+        for _ in range(_CANDIDATES):
+            start = self._data.find(raw[:64], start + 1, limit)
+            if start < 0 or start + len(raw) > len(self._data):
+                break
+            view = np.frombuffer(self._data, np.uint8, len(raw), start)
+            if _same(view, copy):
+                self._position, self._found_any = start + len(raw), True
+                return view
+        return copy
 
     def _from_file(self, tensor: Any, size: int) -> Array:
         entries = {entry.key: entry.value for entry in tensor.external_data}
@@ -154,6 +168,12 @@ class TensorReader:
             raise ModelError(f"cannot read external data file {name!r}: {error}") from error
         self._external[name] = data
         return data
+
+
+def _same(a: Array, b: Array) -> bool:
+    """Whether two byte arrays of one size are equal; numpy alone would need as much memory."""
+    starts = range(0, a.size, _CHUNK)
+    return all(np.array_equal(a[i : i + _CHUNK], b[i : i + _CHUNK]) for i in starts)
 
 
 def _number(text: str) -> int:
