@@ -142,9 +142,10 @@ class Checker:
             return "\n(the op is not in the module)"
         first = max(line - CONTEXT_LINES // 2, 0)
         lines = printer.lines[first : first + CONTEXT_LINES]
-        return "".join(
-            f"\n{'>' if first + i == line else ' '} {text}" for i, text in enumerate(lines)
-        )
+        marked = [
+            f"{'>' if first + i == line else ' '} {text}".rstrip() for i, text in enumerate(lines)
+        ]
+        return "\n" + "\n".join(marked)
 
 
 def _holder(block: Block) -> Op | None:
