@@ -57,5 +57,5 @@ def _chunks(program: Module) -> Iterator[bytes | memoryview]:
         if data.size != _bytes_of(name, entry):
             raise CompileError(f"constant {name} has {data.size} bytes, but is {entry.type}")
         for start in range(0, data.size, _CHUNK):
-            yield memoryview(data[start : start + _CHUNK])
+            yield data[start : start + _CHUNK].data
         position = offsets[name] + data.size

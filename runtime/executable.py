@@ -121,6 +121,10 @@ class Executable:
             raise RuntimeFault("a loaded artifact has no text: compile the model to see it")
         return self._stages(stage)
 
+    def set_stages(self, stages: Callable[[str], str]) -> None:
+        """Give what `ir` answers with."""
+        self._stages = stages
+
     # -- one call -------------------------------------------------------------------------------
 
     def _run(self, inputs: Sequence[Any]) -> list[Array]:

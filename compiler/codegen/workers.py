@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from typing import BinaryIO
+from typing import IO
 
 from tfc.compiler.codegen.emit import emit_object
 from tfc.compiler.target import Target
@@ -140,13 +140,13 @@ def serve() -> None:
         _send(sys.stdout.buffer, pickle.dumps(answer))
 
 
-def _send(out: BinaryIO, data: bytes) -> None:
+def _send(out: IO[bytes], data: bytes) -> None:
     out.write(_HEAD.pack(len(data)))
     out.write(data)
     out.flush()
 
 
-def _receive(source: BinaryIO) -> bytes | None:
+def _receive(source: IO[bytes]) -> bytes | None:
     head = source.read(_HEAD.size)
     if len(head) < _HEAD.size:
         return None

@@ -1,0 +1,119 @@
+"""Opens what can be compiled: IR text of either level by its first word, other files as ONNX.
+
+Front ends are imported when a file asks for one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from tfc.ir.constants import ConstantStore
+from tfc.ir.core import Function, Module, SymbolInfo, ops_of
+from tfc.ir.errors import ModelError, UsageError
+from tfc.ir.symbols import with_symbols
+from tfc.ir.verify import verify
+
+Given: TypeAlias = "int | tuple[int, int | None] | None"
+Dims: TypeAlias = "Mapping[str, Given] | None"
+
+_TEXT_START = b"tfc "
+
+
+def open_module(source: Any, dims: Dims = None, constants: Path | None = None) -> Module:
+    """Return the module of a path or an ONNX ModelProto.
+
+    constants: the directory with the data of IR text; by default `constants_beside` the file.
+    """
+    if isinstance(source, (str, Path)) and is_text(Path(source)):
+        path = Path(source)
+        return read_text(path, dims, constants or constants_beside(path))
+    from tfc.compiler.frontends import onnx
+
+    return onnx.load(source, dims)
+
+
+def is_text(path: Path) -> bool:
+    """Whether a file is IR text. Raises ModelError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_TEXT_START)) == _TEXT_START or path.suffix == ".tfc"
+    except OSError as error:
+        raise ModelError(error.strerror or str(error), where=str(path)) from error
+
+
+def constants_beside(path: Path) -> Path:
+    """Return where the constants of an IR text file are unless told otherwise."""
+    return path.with_suffix(".constants")
+
+
+def read_text(path: Path, dims: Dims, constants: Path) -> Module:
+    """Parse and verify a file of IR text."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ModelError(error.strerror or str(error), where=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise ModelError(f"not UTF-8 text: {error}", where=str(path)) from error
+    return parse_text(text, dims, constants, str(path))
+
+
+def parse_text(
+    text: str, dims: Dims = None, constants: Path | None = None, name: str = "<text>"
+) -> Module:
+    """Parse and verify IR text."""
+    import tfc.ir.ops  # noqa: F401  registers the ops that the text may name
+    from tfc.ir.text.parser import parse_module
+
+    module = parse_module(text, ConstantStore(constants), name)
+    verify(module)
+    if dims:
+        specialise(module, dims)
+        verify(module)
+    return module
+
+
+def specialise(module: Module, dims: Mapping[str, Given]) -> None:
+    """Fix symbols of the module's functions to sizes, or narrow their bounds, in place."""
+    known = {name for function in module.functions.values() for name in function.symbols}
+    for name, given in dims.items():
+        if name not in known:
+            listed = ", ".join(sorted(known)) or "none"
+            raise UsageError(f"no dim of the model is called {name!r} (dynamic dims: {listed})")
+        if not _is_valid(given):
+            raise UsageError(f"dim {name!r}: {given!r} is neither a size nor bounds (lo, hi)")
+    for function in module.functions.values():
+        _specialise_function(function, dims)
+
+
+def _is_valid(given: Given) -> bool:
+    if given is None or isinstance(given, int):
+        return given is None or given >= 0
+    return len(given) == 2 and given[0] >= 0 and (given[1] is None or given[0] <= given[1])
+
+
+def _specialise_function(function: Function, dims: Mapping[str, Given]) -> None:
+    fixed = {name: size for name, size in dims.items() if isinstance(size, int)}
+    for name, given in dims.items():
+        info = function.symbols.get(name)
+        if info is None or given is None:
+            continue
+        if isinstance(given, int):
+            if given < info.lo or (info.hi is not None and given > info.hi):
+                raise UsageError(f"dim {name!r}: {given} is outside of the model's bounds")
+            del function.symbols[name]
+        else:
+            lo, hi = given
+            ends = [end for end in (hi, info.hi) if end is not None]
+            function.symbols[name] = SymbolInfo(max(lo, info.lo), min(ends, default=None), None)
+    for arg in function.args:
+        arg.type = with_symbols(arg.type, fixed)
+    for op in ops_of([function]):
+        op.set_attrs(with_symbols(op.attrs, fixed))
+        for region in op.regions:
+            for arg in region.args:
+                arg.type = with_symbols(arg.type, fixed)
+        for result in op.results:
+            result.type = with_symbols(result.type, fixed)
+    function.attrs = {name: with_symbols(value, fixed) for name, value in function.attrs.items()}

@@ -1,0 +1,39 @@
+"""Compiles a module and loads the result into this process, by way of a file without a name."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from typing import BinaryIO, cast
+
+from tfc.compiler.build import Options
+from tfc.compiler.driver import compile_module, print_stage
+from tfc.ir.core import Module
+from tfc.runtime.executable import Executable
+from tfc.runtime.loader import executable_of
+
+
+def compile_in_process(
+    open_module: Callable[[], Module], options: Options, threads: int | None
+) -> Executable:
+    """Return the executable of the module that `open_module` gives, anew at each call.
+
+    It is called again for the texts of `Executable.ir`.
+    """
+    build = compile_module(open_module(), options)
+    file = _anonymous_file(options.name)
+    build.write_shared(file)
+    file.flush()
+    executable = executable_of(file, options.name, build.manifest, threads)
+    executable.set_stages(lambda stage: print_stage(open_module(), stage, options))
+    return executable
+
+
+def _anonymous_file(name: str) -> BinaryIO:
+    """Open a file that vanishes with its last user: in memory, or else in the temporary folder."""
+    try:
+        descriptor = os.memfd_create(name[:200], os.MFD_CLOEXEC)
+    except (AttributeError, OSError):
+        return cast(BinaryIO, tempfile.TemporaryFile(prefix="tfc-"))
+    return open(descriptor, "w+b", buffering=1 << 20)
