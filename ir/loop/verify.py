@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from tfc.ir.attrs import attr_text
 from tfc.ir.core import Function, Module, Op
+from tfc.ir.dims import Dim, symbols_of
 from tfc.ir.loop.nodes import LOOP_OPS, LoopOp, LoopTypeError
 from tfc.ir.structure import Checker
+from tfc.ir.symbols import dims_in
 from tfc.ir.types import (
     BOOL,
     INDEX,
@@ -61,15 +64,33 @@ class LoopChecker(Checker):
 
     def _signature(self, function: Function) -> None:
         """Compare the buffers of `main` with the tensors that its attributes announce."""
-        announced = (*function.attrs.get("inputs", ()), *function.attrs.get("outputs", ()))
+        announced = (*self._tensors(function, "inputs"), *self._tensors(function, "outputs"))
         if len(announced) != len(function.args):
             what = f"{len(function.args)} arguments, but {len(announced)} inputs and outputs"
             self.fail(f"@{function.name} has {what}")
         for arg, (name, tensor) in zip(function.args, announced, strict=True):
-            assert isinstance(tensor, TensorType)
             type = arg.type
             if not isinstance(type, BufferType) or type.dtype != tensor.dtype:
                 self.fail(f"@{function.name}: {name} is {tensor}, but the argument is {type}")
+        for dim in dims_in(tuple(function.attrs.values())):
+            unknown = symbols_of(dim) - {*function.symbols, THREADS}
+            if unknown:
+                named = ", ".join(sorted(unknown))
+                self.fail(f"@{function.name}: {dim} speaks of undeclared {named}")
+        if not isinstance(function.attrs.get("workspace", 0), (int, Dim)):
+            self.fail(f"@{function.name}: the workspace is not a number of bytes")
+
+    def _tensors(self, function: Function, key: str) -> list[tuple[str, TensorType]]:
+        """Return the names and types that `main` announces as inputs or outputs."""
+        found: list[tuple[str, TensorType]] = []
+        entries = function.attrs.get(key, ())
+        for entry in entries if isinstance(entries, tuple) else (entries,):
+            match entry:
+                case (str() as name, TensorType() as type):
+                    found.append((name, type))
+                case _:
+                    self.fail(f"@{function.name}: {attr_text(entry)} in {key} is no name and type")
+        return found
 
     def _symbols(self, function: Function) -> None:
         super()._symbols(function)
