@@ -91,7 +91,7 @@ class Calc:
     def bits(self, x: Value) -> Value:
         return self.b.bitcast(x, self.format.word)
 
-    def float(self, bits: Value) -> Value:
+    def from_bits(self, bits: Value) -> Value:
         return self.b.bitcast(bits, self.format.dtype)
 
     def scaled(self, x: Value, factor: float) -> Value:
@@ -128,7 +128,7 @@ class Calc:
     def signed(self, size: Value, x: Value) -> Value:
         """`size`, which has no sign, with the sign of x."""
         sign = self.b.and_(self.bits(x), self.word(self.format.sign_bit))
-        return self.float(self.b.xor(self.bits(size), sign))
+        return self.from_bits(self.b.xor(self.bits(size), sign))
 
     def keep_tiny(self, x: Value, size: Value, result: Value) -> Value:
         """x itself where its size is so small that f(x) rounds to x, -0 and denormals included."""
@@ -146,7 +146,7 @@ class Calc:
 
     def _halves(self, x: Value) -> tuple[Value, Value]:
         low_digits = (self.format.digits + 2) // 2
-        high = self.float(self.b.and_(self.bits(x), self.word(-(1 << low_digits))))
+        high = self.from_bits(self.b.and_(self.bits(x), self.word(-(1 << low_digits))))
         return high, self.b.sub(x, high)
 
     def fast_two_sum(self, x: Value, y: Value) -> tuple[Value, Value]:

@@ -50,7 +50,7 @@ class Power:
 
     def scale(self, c: Calc, shift: int) -> Value:
         """2**(n + shift), which must be a normal number."""
-        return c.float(c.b.add(self.exponent, c.word(c.format.one_scaled(shift))))
+        return c.from_bits(c.b.add(self.exponent, c.word(c.format.one_scaled(shift))))
 
 
 def power(c: Calc, x: Value, low: Value | None = None) -> Power:
@@ -79,7 +79,7 @@ def exp_clamped(c: Calc, x: Value, low: Value | None = None) -> Value:
     lift = (fmt.bias + 1) // 2
     negative = c.is_less(x, 0.0)
     bias = b.select(negative, c.word(fmt.one_scaled(lift)), c.word(fmt.one_scaled(-1)))
-    y = b.mul(c.plus(p.tail, 1.0), c.float(b.add(p.exponent, bias)))
+    y = b.mul(c.plus(p.tail, 1.0), c.from_bits(b.add(p.exponent, bias)))
     return b.mul(y, b.select(negative, c.number(2.0**-lift), c.number(2.0)))
 
 

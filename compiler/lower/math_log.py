@@ -46,10 +46,10 @@ def split(c: Calc, x: Value) -> Split:
     else:
         # Few vector units convert 64-bit integers; this one is small enough to be added in.
         raw = b.add(exponent, c.bits(c.number(fmt.round_bias)))
-        k = c.plus(c.float(raw), -fmt.round_bias)
+        k = c.plus(c.from_bits(raw), -fmt.round_bias)
     k = b.sub(k, b.select(small, c.number(float(lift)), c.number(0.0)))
     mantissa = b.and_(offset, c.word((1 << fmt.digits) - 1))
-    return Split(k, c.plus(c.float(b.add(mantissa, half_root)), -1.0))
+    return Split(k, c.plus(c.from_bits(b.add(mantissa, half_root)), -1.0))
 
 
 def _log(c: Calc, x: Value, correction: Value | None = None) -> Value:
@@ -211,7 +211,7 @@ def _pow_ends(c: Calc, x: Value, y: Value, size: Value) -> Value:
     odd = b.and_(whole, b.ne(b.floor(half), half))
     sign = b.and_(c.bits(x), c.word(fmt.sign_bit))
     flip = b.select(odd, sign, c.word(0))
-    result = c.float(b.xor(c.bits(size), flip))
+    result = c.from_bits(b.xor(c.bits(size), flip))
     undefined = b.and_(c.is_less(x, 0.0), b.not_(whole))
     undefined = b.and_(undefined, c.is_greater(x, -math.inf))
     result = b.select(undefined, c.number(math.nan), result)

@@ -73,7 +73,7 @@ def _negated_if(c: Calc, y: Value, n: Value, bit: int) -> Value:
     """y with its sign flipped where that bit of n is set."""
     b = c.b
     moved = b.shl(n, c.word(c.format.dtype.bits - 1 - bit))
-    return c.float(b.xor(c.bits(y), b.and_(moved, c.word(c.format.sign_bit))))
+    return c.from_bits(b.xor(c.bits(y), b.and_(moved, c.word(c.format.sign_bit))))
 
 
 def sin(b: LoopBuilder, x: Value) -> Value:
