@@ -75,5 +75,3 @@ def floats(*shape: int, seed: int = 0, lo: float = -2.0, hi: float = 2.0) -> Arr
 
 def ints(*values: Any) -> Array:
     return np.array(values, np.int64)
-
-

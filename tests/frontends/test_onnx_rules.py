@@ -1,4 +1,4 @@
-"""Every rule of the ONNX front end: one node, imported and interpreted, against ONNX's reference."""
+"""Every rule of the ONNX front end: one node, interpreted, against ONNX's reference."""
 
 from __future__ import annotations
 
