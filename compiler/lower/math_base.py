@@ -1,7 +1,7 @@
 """What the expansions of elementary functions share: the float format, and small idioms.
 
 Polynomials here and in the `math_*` modules are our own: minimax fits by Remez exchange in 50
-digits, rational ones by Lawson iteration, weighted for the relative error of the whole function
+digits, weighted for the relative error of the whole function
 on the interval named beside them. Coefficients stand in order of rising powers.
 """
 
@@ -23,7 +23,7 @@ LOG2_E = 1.4426950408889634
 class Format:
     """A float type as the expansions see it.
 
-    ln2, half_pi: split so that a quotient times any part but the last is exact (Cody and Waite).
+    ln2, half_pi: split so that a quotient times one of the first parts is exact (Cody and Waite).
     digits: of the fraction. bias: of the exponent. word: the integer type of the same width.
     """
 
@@ -56,7 +56,8 @@ class Format:
 SINGLE = Format(
     F32, I32, 23, 127,
     ln2=(0.693359375, -0.00021219444005469057),
-    half_pi=(1.5703125, 0.0004825592041015625, 1.2665987014770508e-06, 9.92093629470503e-10),
+    half_pi=(1.5703125, 0.0004825592041015625, 1.2665987014770508e-06, 9.92093629470503e-10,
+             -4.978996314197971e-17),
     half_pi_pair=(1.5707963705062866, -4.371138828673793e-08),
 )  # fmt: skip
 DOUBLE = Format(

@@ -15,15 +15,10 @@ EXP_DOUBLE = (
     0.0013888888932755935, 0.00019841269903430684, 2.4801503935539638e-05,
     2.7557227539442367e-06, 2.762654751936701e-07, 2.5114620771288116e-08,
 )  # fmt: skip
-# tanh(x) / x and erf(x) / x as P(x*x) / Q(x*x) on |x| <= 9.01 and |x| <= 3.92.
-TANH_P = (1.0, 0.13380371034145355, 0.003494811011478305, 2.0596275135176256e-05,
-          1.3336850734901873e-08)  # fmt: skip
-TANH_Q = (1.0, 0.46713685989379883, 0.025874026119709015, 0.00032843631925061345,
-          7.769284025016532e-07)  # fmt: skip
-ERF_P = (1.1283791065216064, 0.19040729105472565, 0.05274883657693863, 0.003765653818845749,
-         0.00028488386305980384, 2.050084958682419e-06)  # fmt: skip
-ERF_Q = (1.0, 0.5020768046379089, 0.11410945653915405, 0.014969290234148502,
-         0.0011625450570136309, 3.809174813795835e-05)  # fmt: skip
+# erf(x) / x - 1 in x*x and log(erfc(x)) in x, for x up to and from 0.925.
+ERF_SMALL_SINGLE = (0.1283791, -0.3761248, 0.112816826, -0.02676172, 0.00498594, -0.0005953739)
+ERF_LARGE_SINGLE = (-0.0002070214, -1.1276274, -0.63726586, -0.103856236, 0.0221897, -0.00303367,
+                    0.00019494409)  # fmt: skip
 # erf(x) / x in x*x on [0, 1].
 ERF_SMALL = (
     1.1283791670955126, -0.3761263890318375, 0.11283791670954857, -0.026866170645072896,
@@ -118,37 +113,40 @@ def cosh(b: LoopBuilder, x: Value) -> Value:
 
 
 def tanh(b: LoopBuilder, x: Value) -> Value:
-    """f32: one rational function. f64: t / (t + 2) with t = e**(2 * |x|) - 1."""
+    """t / (t + 2) with t = e**(2 * |x|) - 1."""
     c = Calc(b, x)
-    if c.is_single:
-        return _rational(c, x, 9.01, TANH_P, TANH_Q)
-    p = power(c, c.scaled(c.at_most(b.abs(x), 20.0), 2.0))
+    size = c.at_most(b.abs(x), 10.0 if c.is_single else 20.0)
+    p = power(c, b.add(size, size))
     scale = p.scale(c, 0)
     t = b.fma(scale, p.tail, c.plus(scale, -1.0))
     return c.signed(b.div(t, c.plus(t, 2.0)), x)
 
 
-def _rational(
-    c: Calc, x: Value, limit: float, above: tuple[float, ...], below: tuple[float, ...]
-) -> Value:
-    """An odd function that has reached 1 at `limit`: x * P(x*x) / Q(x*x)."""
-    b = c.b
-    size = c.at_most(b.abs(x), limit)
-    z = b.mul(size, size)
-    y = b.div(b.mul(size, c.horner(z, above)), c.horner(z, below))
-    return c.signed(c.at_most(y, 1.0), x)
-
-
 def erf(b: LoopBuilder, x: Value) -> Value:
-    """f32: one rational function. f64: a polynomial below 1, else 1 - e**(-x*x) * P."""
     c = Calc(b, x)
-    if c.is_single:
-        return _rational(c, x, 3.92, ERF_P, ERF_Q)
-    size = c.at_most(b.abs(x), 6.0)
-    z = b.mul(size, size)
-    small = b.mul(size, c.horner(z, ERF_SMALL))
+    size = c.at_most(b.abs(x), 4.0 if c.is_single else 6.0)
+    y = _erf_single(c, size) if c.is_single else _erf_double(c, size)
+    return c.signed(y, x)
+
+
+def _erf_single(c: Calc, x: Value) -> Value:
+    """A polynomial below 0.925, else 1 - e**P: no division, and 1 from 3.92 on."""
+    b = c.b
+    small = b.fma(x, c.horner(b.mul(x, x), ERF_SMALL_SINGLE), x)
+    p = power(c, c.horner(x, ERF_LARGE_SINGLE))
+    scale = p.scale(c, 0)
+    large = b.sub(c.number(1.0), b.fma(scale, p.tail, scale))
+    return b.select(c.is_less(x, 0.925), small, large)
+
+
+def _erf_double(c: Calc, x: Value) -> Value:
+    """A polynomial below 1, else 1 - e**(-x*x) * P((x - 2) / (x + 2))."""
+    b = c.b
+    z = b.mul(x, x)
+    small = b.mul(x, c.horner(z, ERF_SMALL))
     p = power(c, b.neg(z))
-    decay = b.mul(c.plus(p.tail, 1.0), p.scale(c, 0))
-    t = b.div(c.plus(size, -2.0), c.plus(size, 2.0))
+    scale = p.scale(c, 0)
+    t = b.div(c.plus(x, -2.0), c.plus(x, 2.0))
+    decay = b.fma(scale, p.tail, scale)
     large = b.sub(c.number(1.0), b.mul(decay, c.horner(t, ERF_LARGE)))
-    return c.signed(b.select(c.is_less(size, 1.0), small, large), x)
+    return b.select(c.is_less(x, 1.0), small, large)

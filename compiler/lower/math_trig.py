@@ -19,13 +19,13 @@ SIN_DOUBLE = (-0.16666666666666632, 0.008333333333322328, -0.0001984126982973422
 COS_SINGLE = (0.041666646, -0.0013887363, 2.4437832e-05)
 COS_DOUBLE = (0.0416666666666666, -0.001388888888887411, 2.480158728945942e-05,
               -2.755731434255751e-07, 2.087572158668031e-09, -1.1359544729145495e-11)  # fmt: skip
-# (asin(s) / s - 1) / z in z = s*s <= 1/4.
-ASIN_SINGLE = (0.16666754, 0.07495252, 0.045475997, 0.024152396, 0.0422112)
+# (asin(s) / s - 1) / z in z = s*s, s <= 0.5625.
+ASIN_SINGLE = (0.1666663, 0.07502145, 0.044225503, 0.03405211, 0.0066256975, 0.047607377)
 ASIN_DOUBLE = (
-    0.1666666666666676, 0.07499999999970781, 0.04464285717471499, 0.03038194270032315,
-    0.022372215244617508, 0.017351606818817665, 0.0139808877329852, 0.011398333575848203,
-    0.010783614131926843, 0.003693386225312895, 0.021739709995070276, -0.021045309259162093,
-    0.03265780530021452,
+    0.1666666666666632, 0.07500000000098356, 0.04464285704574393, 0.030381949276806226,
+    0.02237201692851467, 0.017355462166338435, 0.013930074385974064, 0.011865436657361074,
+    0.007752722300910568, 0.017531424210599, -0.02178740301297973, 0.06880123040603763,
+    -0.07694235482631648, 0.059905620351843526,
 )  # fmt: skip
 # (atan(t) / t - 1) / z in z = t*t, |t| <= tan(pi/8).
 ATAN_SINGLE = (-0.33333316, 0.19998488, -0.14243808, 0.10595588, -0.06082165)
@@ -37,15 +37,15 @@ ATAN_DOUBLE = (
 
 
 def _quadrant(c: Calc, x: Value) -> tuple[Value, Value]:
-    """Return r and the word n, with x = n * pi/2 + r and |r| <= pi/4."""
+    """Return r and the word n, with x = n * pi/2 + r and |r| about pi/4 at most."""
     b, fmt = c.b, c.format
     shifted = b.fma(x, c.number(2 / math.pi), c.number(fmt.round_bias))
     n = c.plus(shifted, -fmt.round_bias)
     r = x
     for part in fmt.half_pi:
         r = b.fma(n, c.number(-part), r)
-    # Only where x is out of range of the reduction is r, too.
-    return c.at_least(c.at_most(r, 0.7855), -0.7855), c.bits(shifted)
+    # Only where x is out of range of the reduction is r far beyond pi/4.
+    return c.at_least(c.at_most(r, 0.8), -0.8), c.bits(shifted)
 
 
 def _odd_series(c: Calc, r: Value, z: Value, coefficients: Coefficients) -> Value:
@@ -102,16 +102,19 @@ def tan(b: LoopBuilder, x: Value) -> Value:
 
 
 def _asin_core(c: Calc, x: Value, size: Value) -> tuple[Value, Value]:
-    """Return asin(s) and whether s is sqrt((1 - |x|) / 2), as beyond 1/2, or |x| itself."""
+    """Return asin(s), where s is |x|, but sqrt((1 - |x|) / 2) where it is far; and whether it is.
+
+    Beyond 0.5625 twice asin(s) is below 1, which keeps its error small in pi/2 minus that.
+    """
     b = c.b
-    far = c.is_greater(size, 0.5)
+    far = c.is_greater(size, 0.5625)
     z = b.select(far, c.scaled(b.sub(c.number(1.0), size), 0.5), b.mul(x, x))
     s = b.select(far, b.sqrt(z), size)
     return _odd_series(c, s, z, ASIN_SINGLE if c.is_single else ASIN_DOUBLE), far
 
 
 def asin(b: LoopBuilder, x: Value) -> Value:
-    """asin(s), or pi/2 - 2 * asin(s) beyond 1/2."""
+    """asin(s), or pi/2 - 2 * asin(s) where x is far from 0."""
     c = Calc(b, x)
     high, low = c.format.half_pi_pair
     size = b.abs(x)
@@ -121,7 +124,7 @@ def asin(b: LoopBuilder, x: Value) -> Value:
 
 
 def acos(b: LoopBuilder, x: Value) -> Value:
-    """pi/2 - asin(x); beyond 1/2 and -1/2 twice asin(s), and pi minus that."""
+    """pi/2 - asin(x); far from 0 twice asin(s), or pi minus that."""
     c = Calc(b, x)
     high, low = c.format.half_pi_pair
     p, far = _asin_core(c, x, b.abs(x))

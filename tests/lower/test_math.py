@@ -125,7 +125,7 @@ CASES: dict[str, tuple[tuple[float, float], tuple[float, float], float, float]] 
     "asin": ((-1, 1), (-1, 1), 2, 2),
     "acos": ((-1, 1), (-1, 1), 2, 2),
     "atan": ((-20, 20), (-20, 20), 2, 2),
-    "sinh": ((-90, 90), (-711, 711), 2, 2),
+    "sinh": ((-90, 90), (-711, 711), 2.2, 2.2),
     "cosh": ((-90, 90), (-711, 711), 2, 2),
     "tanh": ((-10, 10), (-22, 22), 3, 3),
     "asinh": ((-100, 100), (-100, 100), 2, 2),
@@ -225,8 +225,7 @@ def test_saturating_functions_end_at_one_exactly(name: str, dtype: DType) -> Non
     x = np.array([9.5, 20.0, 25.0, 1e30, math.inf], numpy_dtype(dtype))[2 * (dtype == F64) :]
     np.testing.assert_array_equal(evaluate(name, dtype, x), np.ones_like(x))
     np.testing.assert_array_equal(evaluate(name, dtype, -x), -np.ones_like(x))
-    near = arguments(dtype, -30, 30, 20_000)
-    assert np.abs(evaluate(name, dtype, near)).max() <= 1
+    assert np.abs(evaluate(name, dtype, arguments(dtype, -30, 30, 20_000))).max() <= 1
 
 
 @pytest.mark.parametrize("dtype", [F32, F64], ids=str)
@@ -281,7 +280,7 @@ def test_vectors_expand_as_scalars_do(name: str, dtype: DType) -> None:
     assert all(isinstance(op.result.type, VectorType) for op in vector)
 
 
-@pytest.mark.parametrize(("name", "most"), [("exp", 24), ("tanh", 18), ("erf", 20), ("log", 36)])
+@pytest.mark.parametrize(("name", "most"), [("exp", 24), ("tanh", 22), ("erf", 34), ("log", 32)])
 def test_common_functions_of_f32_stay_short(name: str, most: int) -> None:
     block, _ = emit(name, VectorType(F32, 16))
     count = sum(op.name not in ("const", "bitcast") for op in block)
