@@ -5,18 +5,41 @@ From a front end's module to one whose `fused` ops are the kernels to be; at -O0
 
 from __future__ import annotations
 
-import tfc.ir.ops  # noqa: F401  registers the ops that passes look up
 from tfc.compiler.passes.cse import cse
 from tfc.compiler.passes.dce import dce
 from tfc.compiler.passes.decompose import decompose
+from tfc.compiler.passes.explicit_padding import explicit_padding
 from tfc.compiler.passes.fold import fold, fold_dims
+from tfc.compiler.passes.fold_scale import (
+    SCALE_REWRITES,
+    STATISTICS_REWRITES,
+    fold_scale,
+    fold_statistics,
+)
 from tfc.compiler.passes.fuse import fuse
+from tfc.compiler.passes.simplify import SIMPLIFICATIONS, simplify
 from tfc.compiler.passman import Pass, PassContext, make_table, run_passes
 from tfc.ir.core import Module
 
 PASSES = make_table(
     [
-        Pass("decompose", decompose, required=True, min_opt=0),
+        Pass("fold-statistics", fold_statistics, rules=STATISTICS_REWRITES.names),
+        Pass(
+            "decompose",
+            decompose,
+            required=True,
+            min_opt=0,
+            after={
+                "fold-statistics": "decomposed, a batch norm of constants is rounded four times"
+            },
+        ),
+        Pass(
+            "explicit-padding",
+            explicit_padding,
+            required=True,
+            min_opt=0,
+            after={"decompose": "transposed convolutions decompose to convolutions"},
+        ),
         Pass(
             "fold-dims",
             fold_dims,
@@ -25,7 +48,36 @@ PASSES = make_table(
             after={"decompose": "decompositions compute on dims"},
         ),
         Pass("fold", fold, after={"fold-dims": "dims that are numbers fold with constants"}),
-        Pass("cse", cse, after={"fold": "equal constants get equal hashes"}),
+        Pass(
+            "simplify",
+            simplify,
+            after={
+                "fold": "rules look for constants",
+                "explicit-padding": "paddings by op and by attribute become one",
+            },
+            rules=SIMPLIFICATIONS.names,
+        ),
+        Pass("cse", cse, after={"simplify": "more ops are equal in simplest form"}),
+        Pass(
+            "fold-scale",
+            fold_scale,
+            after={
+                "fold": "reshaped statistics are constants",
+                "simplify": "broadcasts that hide a constant's axes are gone",
+            },
+            rules=SCALE_REWRITES.names,
+        ),
+        Pass("fold-again", fold, after={"simplify": "it brings constants together"}),
+        Pass(
+            "simplify-again",
+            simplify,
+            after={"fold-scale": "scales of one are left", "cse": "operands have become the same"},
+        ),
+        Pass(
+            "cse-again",
+            cse,
+            after={"fold-again": "folded constants may be equal", "simplify-again": "so may ops"},
+        ),
         Pass("dce", dce, min_opt=0, after={"fold-dims": "arithmetic on shapes is left unused"}),
         Pass(
             "fuse",

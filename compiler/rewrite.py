@@ -13,14 +13,15 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, TypeAlias, Union
 
+from tfc.compiler.evaluate import constant_array, evaluate, is_constant
 from tfc.compiler.passman import PassContext
+from tfc.ir import arrays
 from tfc.ir.build import GraphBuilder, tensor_type
 from tfc.ir.constants import ConstantStore
 from tfc.ir.core import Block, Module, Op, Value
 from tfc.ir.errors import CompileError
 from tfc.ir.location import Location
 from tfc.ir.opdef import OPS, OpDef, Trait
-from tfc.ir.ops.const import constant
 from tfc.ir.types import TensorType
 
 
@@ -28,7 +29,7 @@ class Fp(Enum):
     """What a rewrite may do to floats."""
 
     EXACT = "exact"  # the same bits, whatever the operands; NaN payloads aside
-    REASSOCIATING = "reassociating"  # rounds differently, or gives a zero the other sign
+    REASSOCIATING = "reassociating"  # rounds or overflows elsewhere, or gives a zero the other sign
     FAST = "fast"  # changes NaN, infinities or the domain: only when asked for
 
 
@@ -135,11 +136,6 @@ def nodes(pattern: Pattern) -> Iterator[Pattern]:
             yield from nodes(arg)
 
 
-def is_constant(value: Value) -> bool:
-    """Whether a `constant` op defines the value."""
-    return value.op is not None and value.op.defn is constant
-
-
 def uniform_value(value: Value) -> float | complex | None:
     """The number that every element of the value is known to be, or None.
 
@@ -195,13 +191,25 @@ def pattern_type(pattern: Pattern, found: Match, like: TensorType) -> TensorType
 
 
 def build(pattern: Pattern, found: Match, b: GraphBuilder, like: TensorType) -> Value:
-    """Build what a pattern says; literals get the element type of `like`."""
+    """Build what a pattern says; literals get the element type of `like`.
+
+    What depends on constants alone becomes a constant.
+    """
     if isinstance(pattern, Var):
         return found[pattern.name]
     if isinstance(pattern, Literal):
         return b.constant(pattern.value, like.dtype)
     args = [build(arg, found, b, like) for arg in pattern.args]
-    return b.op(pattern.name, *args).result
+    if not all(is_constant(arg) for arg in args):
+        return b.op(pattern.name, *args).result
+    defn = OPS[pattern.name]
+    types = defn.check([tensor_type(arg) for arg in args], defn.attrs())
+    operands = [constant_array(arg, b.constants) for arg in args]
+    (array,) = evaluate(defn, defn.attrs(), types, operands)
+    result: Value = b.op(
+        "constant", **arrays.constant_attrs(array, b.constants, types[0].dtype)
+    ).result
+    return result
 
 
 # -- functions ----------------------------------------------------------------------------------
@@ -281,11 +289,11 @@ class Rewriter:
         self._forget(op)
         self._drop_unused(sources)
 
-    def set_operand(self, op: Op, position: int, value: Value) -> None:
-        old = op.operands[position]
-        op.set_operand(position, value)
+    def set_operands(self, op: Op, values: Sequence[Value]) -> None:
+        old = op.operands
+        op.set_operands(values)
         self._touch(op)
-        self._drop_unused((old,))
+        self._drop_unused(old)
 
     def set_attrs(self, op: Op, attrs: Any) -> None:
         op.set_attrs(attrs)
@@ -381,14 +389,18 @@ class RewriteSet:
         return self._by_op.get(name, ())
 
 
-def apply_greedily(module: Module, rewrites: RewriteSet, context: PassContext) -> None:
+def apply_greedily(
+    module: Module, rewrites: RewriteSet, context: PassContext, required: bool = False
+) -> None:
     """Apply rewrites to every block until none matches. Dead ops are erased on the way.
+
+    Where they are required, `context` neither holds them back nor counts them.
 
     Raises CompileError where that takes suspiciously long, with the last rewrites made.
     """
     for function in module.functions.values():
         for block in blocks_of(function.block):
-            _drive(block, Rewriter(module.constants), rewrites, context)
+            _drive(block, Rewriter(module.constants), rewrites, None if required else context)
 
 
 def blocks_of(block: Block) -> Iterator[Block]:
@@ -399,7 +411,7 @@ def blocks_of(block: Block) -> Iterator[Block]:
     yield block
 
 
-def _drive(block: Block, rw: Rewriter, rewrites: RewriteSet, context: PassContext) -> None:
+def _drive(block: Block, rw: Rewriter, rewrites: RewriteSet, context: PassContext | None) -> None:
     for first in block:
         rw.push(first)
     left = 1000 + 64 * len(block)
@@ -412,7 +424,8 @@ def _drive(block: Block, rw: Rewriter, rewrites: RewriteSet, context: PassContex
                 continue
             fired = _apply_rule(item, op, rw) if isinstance(item, Rule) else _call(item, op, rw)
             if fired:
-                context.count(item.name)
+                if context is not None:
+                    context.count(item.name)
                 recent.append(item.name)
                 left -= 1
                 if op.block is not None:
@@ -422,7 +435,9 @@ def _drive(block: Block, rw: Rewriter, rewrites: RewriteSet, context: PassContex
             raise CompileError(f"rewriting does not end; the last ten: {', '.join(recent)}")
 
 
-def _may(item: Rule | Rewrite, context: PassContext) -> bool:
+def _may(item: Rule | Rewrite, context: PassContext | None) -> bool:
+    if context is None:
+        return True
     return context.allows(item.name) and (item.fp is not Fp.FAST or context.fast_math)
 
 

@@ -5,10 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-import numpy as np
-
+from tfc.compiler.evaluate import constant_array, evaluate
 from tfc.compiler.passman import PassContext
 from tfc.compiler.rewrite import blocks_of
 from tfc.ir import arrays, graph
@@ -83,10 +80,12 @@ class _Folder:
 
     def _evaluate(self, op: Op, source: int) -> None:
         if op.defn is constant:
-            raw = arrays.constant_array(op.attrs, self.constants)
-            found: tuple[Array, ...] = (arrays.decode(raw, op.attrs.dtype),)
+            found: tuple[Array, ...] = (constant_array(op.result, self.constants),)
         else:
-            found = evaluate(op, [self.values[value] for value in op.operands])
+            assert isinstance(op.defn, OpDef)
+            types = [tensor_type(result) for result in op.results]
+            operands = [self.values[value] for value in op.operands]
+            found = evaluate(op.defn, op.attrs, types, operands)
         for result, array in zip(op.results, found, strict=True):
             self.values[result] = array
             self.sources[result] = source
@@ -102,20 +101,6 @@ class _Folder:
             attrs = arrays.constant_attrs(self.values[result], self.constants, dtype)
             values.append(b.op("constant", **attrs).result)
         op.replace_with(values)
-
-
-def evaluate(op: Op, operands: Iterable[Array]) -> tuple[Array, ...]:
-    """Return an op's results by its reference; bf16 is decoded on both sides."""
-    defn = op.defn
-    assert isinstance(defn, OpDef)
-    with np.errstate(all="ignore"):
-        found = defn.ref(op.attrs, *operands)
-    results = found if isinstance(found, tuple) else (found,)
-    rounded = []
-    for result, array in zip(op.results, results, strict=True):
-        dtype = tensor_type(result).dtype
-        rounded.append(arrays.decode(arrays.encode(np.asarray(array), dtype), dtype))
-    return tuple(rounded)
 
 
 def _bytes(op: Op) -> int:

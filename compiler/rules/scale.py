@@ -1,0 +1,201 @@
+"""Moves scales and shifts per output channel into the constant weights of contractions.
+
+Reassociating: the products are made in float64 and rounded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tfc.compiler.evaluate import constant_array, is_constant
+from tfc.compiler.rewrite import Fp, Rewriter, rewrite
+from tfc.ir import arrays
+from tfc.ir.arrays import Array
+from tfc.ir.build import GraphBuilder, tensor_type
+from tfc.ir.core import Op, Value
+from tfc.ir.ops.common import fields_of
+
+SHARED_LIMIT = 1 << 16
+"""Elements of weights that may be copied because another op uses them unscaled."""
+
+
+class Weights(NamedTuple):
+    """The constant weights of a contraction, and which axes its output channels are."""
+
+    op: Op
+    position: int
+    axis: int
+    channel: int
+
+    @property
+    def value(self) -> Value:
+        return self.op.operands[self.position]
+
+
+def weights_of(value: Value) -> Weights | None:
+    """The weights by which `value` may be scaled: floats, constant, and nobody else's result."""
+    op = value.op
+    if op is None or op.name not in CHANNELS or len(value.uses) != 1:
+        return None
+    found = CHANNELS[op.name](op)
+    if found is None or not is_constant(found.value):
+        return None
+    type = tensor_type(found.value)
+    assert isinstance(type.size, int)
+    shared = len(found.value.uses) > 1 and type.size > SHARED_LIMIT
+    return found if type.dtype.is_float and not shared else None
+
+
+def _conv_weights(op: Op) -> Weights:
+    return Weights(op, 1, 0, 1)
+
+
+def _matmul_weights(op: Op) -> Weights | None:
+    rank = tensor_type(op.operands[1]).rank
+    return None if rank < 2 else Weights(op, 1, rank - 1, tensor_type(op.result).rank - 1)
+
+
+CHANNELS: dict[str, Callable[[Op], Weights | None]] = {
+    "conv": _conv_weights,
+    "matmul": _matmul_weights,
+}
+
+
+def per_channel(factor: Value, result: Value, channel: int) -> bool:
+    """Whether `factor` is a constant that varies along no axis of `result` but the channels'."""
+    if not is_constant(factor):
+        return False
+    have, want = tensor_type(factor).shape, tensor_type(result).shape
+    if len(have) > len(want):
+        return False
+    padded = (1,) * (len(want) - len(have)) + have
+    return all(
+        dim == 1 or (axis == channel and dim == want[axis]) for axis, dim in enumerate(padded)
+    )
+
+
+def _wide(value: Value, rw: Rewriter) -> Array:
+    return np.asarray(constant_array(value, rw.constants), np.float64)
+
+
+def _rounded(b: GraphBuilder, array: Array, like: Value) -> Value:
+    dtype = tensor_type(like).dtype
+    rounded = arrays.encode(array.astype(np.float32) if dtype.name == "bf16" else array, dtype)
+    result: Value = b.op("constant", **arrays.constant_attrs(rounded, b.constants, dtype)).result
+    return result
+
+
+def _scaled(weights: Weights, factor: Array, rw: Rewriter) -> Array:
+    """The weights times one factor per channel, or one for all."""
+    shape = [1] * tensor_type(weights.value).rank
+    shape[weights.axis] = -1
+    with np.errstate(all="ignore"):
+        return np.asarray(_wide(weights.value, rw) * factor.reshape(shape))
+
+
+def _fits(array: Array, like: Value) -> bool:
+    """Whether no finite number of the array overflows the element type of `like`."""
+    limit = {"f16": 65504.0, "f32": 3.4e38, "bf16": 3.38e38}.get(
+        tensor_type(like).dtype.name, np.inf
+    )
+    return bool(np.all(np.abs(array[np.isfinite(array)]) <= limit)) and bool(
+        np.all(np.isfinite(array))
+    )
+
+
+@rewrite("mul", "div", fp=Fp.REASSOCIATING)
+def scale_into_weights(op: Op, rw: Rewriter) -> bool:
+    """(x . w) * c is x . (w * c), and (x . w) / c is x . (w / c)."""
+    y, c = op.operands
+    weights = weights_of(y)
+    if weights is None or not per_channel(c, y, weights.channel) or op.result.type != y.type:
+        return False
+    factor = _wide(c, rw)
+    with np.errstate(all="ignore"):
+        array = _scaled(weights, 1 / factor if op.name == "div" else factor, rw)
+    if not _fits(array, weights.value):
+        return False
+    contraction = weights.op
+    b = rw.builder(op, contraction)
+    operands = list(contraction.operands)
+    operands[weights.position] = _rounded(b, array, weights.value)
+    attrs = fields_of(contraction.attrs)
+    rw.replace(op, b.op(contraction.name, *operands, **attrs).result)
+    return True
+
+
+@rewrite("mul", "div", fp=Fp.REASSOCIATING)
+def scale_past_shift(op: Op, rw: Rewriter) -> bool:
+    """((x . w) + b) * c is (x . w) * c + b * c; the product then goes into the weights."""
+    shifted, c = op.operands
+    inner = shifted.op
+    if inner is None or inner.name not in ("add", "sub") or len(shifted.uses) != 1:
+        return False
+    y, shift = inner.operands
+    weights = weights_of(y)
+    if weights is None or not op.result.type == shifted.type == y.type:
+        return False
+    if not all(per_channel(value, y, weights.channel) for value in (c, shift)):
+        return False
+    array = _apply(op, _wide(shift, rw), _wide(c, rw))
+    if not _fits(array, y):
+        return False
+    b = rw.builder(op, inner)
+    moved = _rounded(b, array, y)
+    rw.replace(op, b.op(inner.name, b.op(op.name, y, c).result, moved).result)
+    return True
+
+
+@rewrite("add", "sub", fp=Fp.REASSOCIATING)
+def shift_of_shift(op: Op, rw: Rewriter) -> bool:
+    """((x . w) + a) + b is (x . w) + (a + b), with any signs."""
+    shifted, b = op.operands
+    inner = shifted.op
+    if inner is None or inner.name not in ("add", "sub") or len(shifted.uses) != 1:
+        return False
+    y, a = inner.operands
+    weights = weights_of(y)
+    if weights is None or not op.result.type == shifted.type == y.type:
+        return False
+    if not all(per_channel(value, y, weights.channel) for value in (a, b)):
+        return False
+    first = _wide(a, rw) if inner.name == "add" else -_wide(a, rw)
+    array = _apply(op, first, _wide(b, rw))
+    if not _fits(array, y):
+        return False
+    builder = rw.builder(op, inner)
+    rw.replace(op, builder.add(y, _rounded(builder, array, y)))
+    return True
+
+
+def _apply(op: Op, x: Array, y: Array) -> Array:
+    """The op on float64 arrays."""
+    with np.errstate(all="ignore"):
+        result: Any = op.defn.ref(op.attrs, x, y)  # type: ignore[attr-defined]
+    return np.asarray(result)
+
+
+@rewrite("batch_norm", fp=Fp.REASSOCIATING)
+def batch_norm_of_constants(op: Op, rw: Rewriter) -> bool:
+    """x * a + b with a and b made in float64, where the statistics are constants."""
+    x, *statistics = op.operands
+    if not all(map(is_constant, statistics)):
+        return False
+    scale, bias, mean, var = (_wide(value, rw) for value in statistics)
+    with np.errstate(all="ignore"):
+        a = scale / np.sqrt(var + op.attrs.eps)
+        shift = bias - mean * a
+    if not (_fits(a, x) and _fits(shift, x)):
+        return False
+    b = rw.builder(op)
+    shape = (-1, *(1,) * (tensor_type(x).rank - 2))
+    scaled = b.mul(x, _rounded(b, a.reshape(shape), x))
+    rw.replace(op, b.add(scaled, _rounded(b, shift.reshape(shape), x)))
+    return True
+
+
+STATISTICS = (batch_norm_of_constants,)
+SCALE = (scale_into_weights, scale_past_shift, shift_of_shift)
