@@ -5,7 +5,7 @@ Equal modules print as equal bytes: no ids, addresses or times, names in order o
 
 from __future__ import annotations
 
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 from tfc.ir.attrs import attr_text, quote
@@ -99,11 +99,13 @@ class Printer:
         self.lines.append(indent + text)
 
     def _attrs(self, attrs: Any) -> str:
-        out = []
         cls = type(attrs)
         defaults = _DEFAULTS.get(cls)
         if defaults is None:
+            if not is_dataclass(cls):
+                return repr(attrs)
             defaults = _DEFAULTS[cls] = _attr_defaults(cls)
+        out = []
         for name, default in defaults:
             text = attr_text(getattr(attrs, name))
             if text != default:
