@@ -5,6 +5,7 @@ From a front end's module to one whose `fused` ops are the kernels to be; at -O0
 
 from __future__ import annotations
 
+from tfc.compiler.passes.assume import assume
 from tfc.compiler.passes.cse import cse
 from tfc.compiler.passes.dce import dce
 from tfc.compiler.passes.decompose import decompose
@@ -17,12 +18,14 @@ from tfc.compiler.passes.fold_scale import (
     fold_statistics,
 )
 from tfc.compiler.passes.fuse import fuse
+from tfc.compiler.passes.layout import layout
 from tfc.compiler.passes.simplify import SIMPLIFICATIONS, simplify
 from tfc.compiler.passman import Pass, PassContext, make_table, run_passes
 from tfc.ir.core import Module
 
 PASSES = make_table(
     [
+        Pass("assume", assume, required=True, min_opt=0),
         Pass("fold-statistics", fold_statistics, rules=STATISTICS_REWRITES.names),
         Pass(
             "decompose",
@@ -87,6 +90,7 @@ PASSES = make_table(
                 "dce": "an unused user keeps a producer out of a group",
             },
         ),
+        Pass("layout", layout, after={"fuse": "kernels are known, and only their results lie"}),
     ]
 )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfc.ir.body import Expr, ExprBuilder, Index
 from tfc.ir.core import Op, Value
+from tfc.ir.dims import DimLike
 from tfc.ir.types import TensorType
 
 if TYPE_CHECKING:
@@ -70,6 +71,14 @@ class Reject:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class Assumption:
+    """What an op takes for granted of symbolic dims: `zero` is 0. Checked when a program runs."""
+
+    zero: DimLike
+    message: str
+
+
 @dataclass(frozen=True)
 class NoGrad:
     """Why an op has no gradient."""
@@ -77,6 +86,7 @@ class NoGrad:
     reason: str
 
 
+Assumes = Callable[[Sequence[TensorType], Any], Sequence[Assumption]]
 Infer = Callable[[Sequence[TensorType], Any], Sequence[TensorType]]
 Body = Callable[[ExprBuilder, Op, int, tuple[Index, ...]], Expr]
 Decompose = Callable[["GraphBuilder", Op], Sequence[Value]]
@@ -92,6 +102,7 @@ class OpDef:
     body: `body(b, op, result, index)`, the element of that result at `index`.
     decompose: `decompose(b, op)`, values of simpler ops that replace the results.
     grad: `grad(b, op, result_gradients)`, one gradient or None per operand; or NoGrad(reason).
+    assumes: what `infer` accepted of symbolic dims without proof; None where it accepts nothing.
     tol: relative tolerance by dtype name of compiled code against `ref`, where not exact.
     """
 
@@ -106,6 +117,7 @@ class OpDef:
     body: Body | None = None
     decompose: Decompose | None = None
     grad: Grad | NoGrad = NoGrad("not differentiable")
+    assumes: Assumes | None = None
     traits: frozenset[Trait] = frozenset({Trait.PURE})
     samples: Callable[[], Sequence[Sample]] = tuple
     rejects: Callable[[], Sequence[Reject]] = tuple

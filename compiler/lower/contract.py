@@ -133,10 +133,10 @@ def _sort(
         return None
     n = max(candidates, key=lambda it: estimate(it.extent, hints))
     others = [it for it in nest.iters if it is not n]
-    others.sort(key=lambda it: estimate(coefficient(out, it.name) or 0, hints), reverse=True)
+    others.sort(key=lambda it: estimate(stride_of(out, it), hints), reverse=True)
     reduced = sorted(
         reduce.iters,
-        key=lambda it: estimate(coefficient(left.address, it.name) or 0, hints),
+        key=lambda it: estimate(stride_of(left.address, it), hints),
         reverse=True,
     )
     work = product(it.extent for it in (*others, *reduced)) * n.extent
@@ -152,6 +152,12 @@ def _sort(
         n,
         tuple(reduced),
     )
+
+
+def stride_of(address: DimLike, it: Iter) -> DimLike:
+    """The elements between neighbours along an iterator; 0 where the address is not affine."""
+    step = coefficient(address, it.name)
+    return 0 if step is None else step
 
 
 def _affine(dims: Sequence[DimLike], names: set[str]) -> bool:
@@ -270,7 +276,7 @@ def pack_constant(c: Contraction, block: int, flat: Array) -> Array:
     iters = (*c.batch, c.n, *c.reduced)
     shape = [evaluate(it.extent, {}) for it in iters]
     item = flat.itemsize
-    steps = [evaluate(coefficient(c.right.address, it.name) or 0, {}) * item for it in iters]
+    steps = [evaluate(stride_of(c.right.address, it), {}) * item for it in iters]
     base = evaluate(substitute(c.right.address, {it.name: 0 for it in iters}), {})
     source = np.lib.stride_tricks.as_strided(flat[base:], shape, steps, writeable=False)
     batch = len(c.batch)

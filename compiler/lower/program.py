@@ -11,6 +11,7 @@ from tfc.compiler.lower.cost import estimate
 from tfc.compiler.lower.kernels import Group, KernelBuilder, Step
 from tfc.compiler.lower.memplan import Lifetime, plan_memory
 from tfc.compiler.lower.storage import PARTS, Place, Root, RootKind, Storage, is_data
+from tfc.compiler.passes.assume import ATTRIBUTE
 from tfc.compiler.target import Target
 from tfc.ir.constants import ConstantStore
 from tfc.ir.core import Block, Function, Module, Op, Value
@@ -21,6 +22,8 @@ from tfc.ir.loop.nodes import BufferAttrs, CallAttrs, ConstantAttrs
 from tfc.ir.types import BufferType, DType, TensorType
 
 RECURSION_LIMIT = 20_000
+# Codes below are those that every program returns.
+FIRST_ASSUMPTION = 100
 
 
 @dataclass(eq=False)
@@ -131,6 +134,7 @@ class ProgramBuilder:
         names = [f"in{i}" for i in range(len(inputs))] + [f"out{i}" for i in range(len(outputs))]
         block = Block(types, names)
         builder = LoopBuilder(block)
+        self._write_checks(builder)
         plan, offsets = self._plan_workspace()
         pointers: dict[object, Value] = {}
         for call in self.calls:
@@ -139,6 +143,13 @@ class ProgramBuilder:
         symbols = dict(self.function.symbols)
         attrs = {"inputs": tuple(inputs), "outputs": tuple(outputs), "workspace": plan}
         self.program.add(Function("main", block, "main", symbols, (), attrs))
+
+    def _write_checks(self, b: LoopBuilder) -> None:
+        """End the run where the symbols contradict what the graph's ops take for granted."""
+        assumed = self.function.attrs.get(ATTRIBUTE, ())
+        for number, (zero, message) in enumerate(assumed):
+            holds = b.eq(b.index(zero), b.index(0))
+            b.check(holds, FIRST_ASSUMPTION + number, message)
 
     def _plan_workspace(self) -> tuple[DimLike, dict[Root, DimLike]]:
         first: dict[Root, int] = {}

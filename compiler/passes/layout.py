@@ -108,4 +108,3 @@ def _wants_order(op: Op) -> bool:
         if user.defn.terminator or Trait.VIEW in user.defn.traits:  # type: ignore[attr-defined]
             return True
     return False
-

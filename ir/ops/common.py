@@ -19,6 +19,7 @@ from tfc.ir.core import Op, Value
 from tfc.ir.dims import Dim, DimLike, maximum, minimum
 from tfc.ir.errors import UnsupportedError
 from tfc.ir.opdef import (
+    Assumption,
     Grad,
     Kind,
     NoAttrs,
@@ -71,6 +72,19 @@ def broadcast_shapes(*shapes: tuple[DimLike, ...]) -> tuple[DimLike, ...]:
         for axis, dim in enumerate(shape, rank - len(shape)):
             result[axis] = broadcast_dims(result[axis], dim)
     return tuple(result)
+
+
+def broadcast_assumptions(types: Sequence[TensorType], attrs: object) -> list[Assumption]:
+    """What broadcasting takes for granted: dims that are not known to be equal are, or are 1."""
+    found: list[Assumption] = []
+    shape = broadcast_shapes(*(type.shape for type in types))
+    for axis in range(1, len(shape) + 1):
+        dims = [t.shape[-axis] for t in types if len(t.shape) >= axis and t.shape[-axis] != 1]
+        for dim in dict.fromkeys(dims):
+            if dim != dims[0]:
+                zero = (dim - dims[0]) * (dim - 1) * (dims[0] - 1)
+                found.append(Assumption(zero, f"dims {dims[0]} and {dim} broadcast"))
+    return found
 
 
 def broadcast_index(
@@ -414,6 +428,7 @@ def elementwise(
             attrs=attrs,
             kind=Kind.ELEMENTWISE,
             infer=infer or elementwise_infer(kinds, result),
+            assumes=broadcast_assumptions if arity > 1 else None,
             ref=run,
             body=scalar_body(body),
             grad=grad if isinstance(grad, NoGrad) else scalar_grad(grad),

@@ -21,7 +21,7 @@ from tfc.ir.dims import (
     mod,
     product,
 )
-from tfc.ir.opdef import Kind, OpDef, Reject, Sample, Trait, register, require
+from tfc.ir.opdef import Assumption, Kind, OpDef, Reject, Sample, Trait, register, require
 from tfc.ir.ops.common import (
     PURE,
     broadcast_index,
@@ -83,10 +83,19 @@ def _infer_reshape(types: Sequence[TensorType], attrs: ReshapeAttrs) -> Sequence
     require_sizes(attrs.shape, "shape")
     wanted = product(attrs.shape)
     sizes = f"{x.size} elements of {shape_text(x.shape)}, shape {shape_text(attrs.shape)}"
-    if isinstance(x.size, int) and isinstance(wanted, int):
-        require(x.size == wanted, f"cannot reshape {sizes} has {wanted}")
-    require(x.size == wanted, f"not known to have as many: {sizes}")
+    require(
+        not isinstance(x.size - wanted, int) or x.size == wanted,
+        f"cannot reshape {sizes} has {wanted}",
+    )
     return (TensorType(x.dtype, attrs.shape),)
+
+
+def _assume_reshape(types: Sequence[TensorType], attrs: ReshapeAttrs) -> Sequence[Assumption]:
+    (x,) = types
+    zero = x.size - product(attrs.shape)
+    if isinstance(zero, int):
+        return []
+    return [Assumption(zero, f"{shape_text(x.shape)} reshapes to {shape_text(attrs.shape)}")]
 
 
 def _groups(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]]:
@@ -202,6 +211,7 @@ def _reshape_grad(b: GraphBuilder, op: Op, gs: Sequence[Value]) -> Sequence[Valu
 register(
     OpDef(
         name="reshape",
+        assumes=_assume_reshape,
         doc="The same elements in row-major order under another shape of equal size.",
         attrs=ReshapeAttrs,
         kind=Kind.INJECTIVE,

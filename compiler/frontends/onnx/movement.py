@@ -56,12 +56,6 @@ def _reshape(ctx: Context) -> Results:
     if open_axes:
         shape[open_axes[0]] = 1
         shape[open_axes[0]] = _left_over(ctx, product(old), product(shape))
-    size, have = product(shape), product(old)
-    if size != have and not (isinstance(size, int) and isinstance(have, int)):
-        raise ctx.unsupported(
-            f"{shape_text(old)} and {shape_text(tuple(shape))} are not known to hold equally many "
-            "elements; fix a dynamic dim with dims"
-        )
     return ctx.reshape(x, shape)
 
 
@@ -98,6 +92,7 @@ def _squeeze(ctx: Context) -> Results:
             raise ctx.unsupported(f"without axes the rank of {shape_text(shape)} depends on dims")
         axes = tuple(axis for axis, dim in enumerate(shape) if dim == 1)
     for axis in axes:
+        ctx.equate(shape[axis], 1)
         if isinstance(shape[axis], Dim):
             raise ctx.unsupported(f"dim {shape[axis]} is not known to be 1; fix it with dims")
         if shape[axis] != 1:
@@ -154,6 +149,11 @@ def _concat(ctx: Context) -> Results:
     axis = ctx.integer("axis")
     if len(operands) == 1:
         return operands[0]
+    rank = ctx.type().rank
+    for i in range(1, len(operands)):
+        for k, (a, b) in enumerate(zip(ctx.shape(), ctx.shape(i), strict=False)):
+            if k != axis % max(rank, 1):
+                ctx.equate(a, b)
     found: Value = ctx.b.concat(*operands, axis=axis)
     return found
 
@@ -345,6 +345,8 @@ def _gather_elements(ctx: Context) -> Results:
 
 def _gather_nd(ctx: Context) -> Results:
     batch = ctx.integer("batch_dims", 0)
+    for a, b in zip(ctx.shape(0)[: max(batch, 0)], ctx.shape(1), strict=False):
+        ctx.equate(a, b)
     found: Value = ctx.b.gather_nd(ctx.x(0), ctx.x(1), batch_dims=batch)
     return found
 
