@@ -41,11 +41,23 @@ def _quadrant(c: Calc, x: Value) -> tuple[Value, Value]:
     b, fmt = c.b, c.format
     shifted = b.fma(x, c.number(2 / math.pi), c.number(fmt.round_bias))
     n = c.plus(shifted, -fmt.round_bias)
+    *exact, third, fourth, last = fmt.half_pi
     r = x
-    for part in fmt.half_pi:
+    for part in exact:
         r = b.fma(n, c.number(-part), r)
+    # What the next part loses goes with the part after it, and what that loses with the last.
+    moved, low = _subtracted(c, r, n, third)
+    low, lost = _subtracted(c, low, n, fourth)
+    r = b.add(b.add(moved, low), b.fma(n, c.number(-last), lost))
     # Only where x is out of range of the reduction is r far beyond pi/4.
     return c.at_least(c.at_most(r, 0.8), -0.8), c.bits(shifted)
+
+
+def _subtracted(c: Calc, r: Value, n: Value, part: float) -> tuple[Value, Value]:
+    """r - n * part, rounded, and its error."""
+    b = c.b
+    moved = b.fma(n, c.number(-part), r)
+    return moved, b.fma(n, c.number(-part), b.sub(r, moved))
 
 
 def _odd_series(c: Calc, r: Value, z: Value, coefficients: Coefficients) -> Value:
