@@ -93,12 +93,13 @@ class Emitter:
 
         After the with statement the first list holds the results.
         """
-        start, end = self.index(lo), self.index(it.extent if hi is None else hi)
+        stop = it.extent if hi is None else hi
+        start, end = self.index(lo), self.index(stop)
         values: list[Value] = []
         following: list[Value] = []
         with self.b.for_(start, end, carried, step, _short(it.name)) as loop:
             values[:] = loop.carried
-            with self.scope({it.name: loop.index}):
+            with self.scope({it.name: loop.index}, conditional=not _runs(lo, stop)):
                 yield values, following
             loop.yields = following
         values[:] = loop.results
@@ -510,6 +511,11 @@ class Emitter:
         first = self.b.lt(where, self.b.const(0, where))
         better = self.b.or_(better, first)
         return [self.b.select(better, value, best), self.b.select(better, position, where)]
+
+
+def _runs(lo: DimLike, hi: DimLike) -> bool:
+    """Whether a loop from lo to hi is known to run; if not, no load may be hoisted out of it."""
+    return isinstance(lo, int) and isinstance(hi, int) and lo < hi
 
 
 def scalar_op(b: LoopBuilder, name: str, args: Sequence[Value], dtype: DType) -> Value:

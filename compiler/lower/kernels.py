@@ -148,11 +148,13 @@ class KernelBuilder:
         return self._emit("border", nests, [op.result], {}) if nests else None
 
     def _access(self, value: Value) -> Access:
-        return Access(self.storage.place(value).strides)
+        place = self.storage.place(value)
+        return Access(place.strides, place.lead)
 
     def _address(self, value: Value, index: Sequence[DimLike]) -> DimLike:
-        address: DimLike = 0
-        for i, stride in zip(index, self.storage.place(value).strides, strict=True):
+        place = self.storage.place(value)
+        address = place.lead
+        for i, stride in zip(index, place.strides, strict=True):
             address = address + i * stride
         return address
 

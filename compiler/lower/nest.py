@@ -16,7 +16,7 @@ from tfc.compiler.lower.cost import PARALLEL_WORK, TASK_WORK, estimate, work
 from tfc.compiler.lower.emitter import POSITIONS, Emitter, Lane
 from tfc.compiler.lower.normal import reductions
 from tfc.compiler.target import Target
-from tfc.ir.body import COMBINE, Guard, Iter, Keep, Load, Reduce, walk
+from tfc.ir.body import COMBINE, Guard, Iter, Keep, Load, Reduce, children, walk
 from tfc.ir.core import Value
 from tfc.ir.dims import (
     Dim,
@@ -56,6 +56,7 @@ class NestSchedule:
         self.target = target
         self.hints = hints
         self.reduces = reductions(nest)
+        self.staged = [r for r in self.reduces if id(r) in _unguarded(nest)]
         self.plan = self._plan()
 
     # -- planning -------------------------------------------------------------------------------
@@ -174,7 +175,7 @@ class NestSchedule:
 
     def _row(self) -> None:
         """One row: its reductions in order, then its elements."""
-        for reduce in self.reduces:
+        for reduce in self.staged:
             if self.e.lane is None:
                 self._reduce_along(reduce)
             else:
@@ -361,7 +362,7 @@ def parallel_loops(
         when = e.b.ge(e.index(count), e.index(least))
     with e.b.parallel(e.index(tasks), when, "task") as (task, worker):
         names = {"task": task, "worker": worker}
-        with e.scope(names):
+        with e.scope(names, conditional=not static):
             start = Iter("task", tasks).dim * grain
             flat = Iter("flat", count)
             stop = minimum(start + grain, count)
@@ -393,6 +394,18 @@ def _loops(e: Emitter, iters: Sequence[Iter]) -> Iterator[None]:
         return
     with e.loop(iters[0]), _loops(e, iters[1:]):
         yield
+
+
+def _unguarded(nest: Nest) -> set[int]:
+    """The ids of the nodes that every element needs: those not below a guard."""
+    found: set[int] = set()
+    stack = [output.expr for output in nest.outputs]
+    while stack:
+        node = stack.pop()
+        if id(node) not in found:
+            found.add(id(node))
+            stack.extend(() if isinstance(node, Guard) else children(node))
+    return found
 
 
 def _dynamic(node: Load | Keep) -> list[Load]:

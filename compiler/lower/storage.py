@@ -46,11 +46,15 @@ class Root:
 
 @dataclass(frozen=True)
 class Place:
-    """A value's memory: element index is at offset + sum(index * strides) in the root."""
+    """A value's memory: element index is at offset + lead + sum(index * strides) in the root.
+
+    lead: how far the first element is behind the lowest, where axes run backwards.
+    """
 
     root: Root
     offset: DimLike
     strides: tuple[DimLike, ...]
+    lead: DimLike = 0
 
 
 @dataclass(frozen=True)
@@ -178,7 +182,7 @@ class Storage:
             offset = around.offset
             for start, stride in zip(part.starts, around.strides, strict=True):
                 offset = offset + start * stride
-            return Place(around.root, offset, around.strides)
+            return Place(around.root, offset, around.strides, around.lead)
         if value.op is None:
             size = product(shape_of(value))
             return Place(Root(RootKind.INPUT, value, size, value.index), 0,
@@ -202,7 +206,7 @@ class Storage:
         op = value.op
         assert op is not None
         source = self.place(op.operands[0])
-        access = Access(source.strides, source.offset)
+        access = Access(source.strides, source.offset + source.lead)
         composer = Composer({op}, {}, lambda _: access, {})
         iters = index_iters(shape_of(value), composer)
         env: dict[str, Interval] = {it.name: it.interval for it in iters}
@@ -221,7 +225,11 @@ class Storage:
             address = substitute(address, {it.name: 0})
         if symbols_of(address) & env.keys():
             return None
-        return Place(source.root, address, tuple(strides))
+        lead: DimLike = 0
+        for it, step in zip(iters, strides, strict=True):
+            if isinstance(step, int) and step < 0:
+                lead = lead - step * (it.extent - 1)
+        return Place(source.root, address - lead, tuple(strides), lead)
 
 
 def _zero_unit(it: Iter) -> DimLike:

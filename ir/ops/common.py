@@ -74,6 +74,23 @@ def broadcast_shapes(*shapes: tuple[DimLike, ...]) -> tuple[DimLike, ...]:
     return tuple(result)
 
 
+def unify_dims(a: DimLike, b: DimLike) -> DimLike | None:
+    """Return the dim that a and b both are, the number if one is; None where they differ.
+
+    Where their normal forms do not settle it, `equal_dims` says what has to be checked.
+    """
+    difference = a - b
+    if isinstance(difference, int):
+        return a if difference == 0 else None
+    return b if isinstance(b, int) else a
+
+
+def equal_dims(a: DimLike, b: DimLike, what: str) -> list[Assumption]:
+    """What `unify_dims(a, b)` takes for granted."""
+    zero = a - b
+    return [] if isinstance(zero, int) else [Assumption(zero, f"{what} {a} and {b} are equal")]
+
+
 def broadcast_assumptions(types: Sequence[TensorType], attrs: object) -> list[Assumption]:
     """What broadcasting takes for granted: dims that are not known to be equal are, or are 1."""
     found: list[Assumption] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,17 +12,20 @@ from tfc.ir.body import Expr, ExprBuilder, Index
 from tfc.ir.build import GraphBuilder, tensor_type
 from tfc.ir.core import Op, Value
 from tfc.ir.dims import DimLike, product
-from tfc.ir.opdef import Kind, OpDef, Reject, Sample, register, require
+from tfc.ir.opdef import Assumption, Kind, OpDef, Reject, Sample, register, require
 from tfc.ir.ops.common import (
     Array,
+    broadcast_assumptions,
     broadcast_index,
     broadcast_shapes,
     compute_dtype,
+    equal_dims,
     floats,
     integers,
     require_kind,
     require_same_dtype,
     unbroadcast,
+    unify_dims,
 )
 from tfc.ir.ops.reduce import SUM_TOL
 from tfc.ir.types import BOOL, F32, I64, TensorType, shape_text
@@ -34,7 +38,7 @@ def _infer(types: Sequence[TensorType], attrs: Any) -> Sequence[TensorType]:
     require(x.rank > 0 and y.rank > 0, "takes no scalars")
     inner = y.shape[max(y.rank - 2, 0)]
     require(
-        x.shape[-1] == inner,
+        unify_dims(x.shape[-1], inner) is not None,
         f"inner dims {x.shape[-1]} and {inner} of {shape_text(x.shape)} and "
         f"{shape_text(y.shape)} are not known to be equal",
     )
@@ -42,6 +46,13 @@ def _infer(types: Sequence[TensorType], attrs: Any) -> Sequence[TensorType]:
     rows = x.shape[-2:-1]
     columns = y.shape[-1:] if y.rank > 1 else ()
     return (TensorType(dtype, (*batch, *rows, *columns)),)
+
+
+def _assumes(types: Sequence[TensorType], attrs: Any) -> Sequence[Assumption]:
+    x, y = types
+    batches = [replace(type, shape=type.shape[:-2]) for type in types]
+    inner = equal_dims(x.shape[-1], y.shape[max(y.rank - 2, 0)], "inner dims")
+    return [*inner, *broadcast_assumptions(batches, attrs)]
 
 
 def _ref(attrs: Any, x: Array, y: Array) -> Array:
@@ -59,7 +70,9 @@ def _body(b: ExprBuilder, op: Op, result: int, index: tuple[Index, ...]) -> Expr
     columns = 1 if len(y_shape) > 1 else 0
     batch = len(index) - rows - columns
     batch_shape = tensor_type(op.result).shape[:batch]
-    k = b.iter(x_shape[-1], "k")
+    inner = unify_dims(x_shape[-1], y_shape[max(len(y_shape) - 2, 0)])
+    assert inner is not None
+    k = b.iter(inner, "k")
     x_batch = broadcast_index(b, x_shape[:-2], batch_shape, index[:batch])
     y_batch = broadcast_index(b, y_shape[:-2], batch_shape, index[:batch])
     left = b.load(x, (*x_batch, *index[batch : batch + rows], k.dim))
@@ -111,6 +124,7 @@ register(
         operands=(2, 2),
         kind=Kind.CONTRACTION,
         infer=_infer,
+        assumes=_assumes,
         ref=_ref,
         body=_body,
         grad=_grad,

@@ -15,14 +15,16 @@ from tfc.ir.body import Expr, ExprBuilder, Index, Range
 from tfc.ir.build import GraphBuilder, tensor_type
 from tfc.ir.core import Op, Value
 from tfc.ir.dims import DimLike, UndecidableError, maximum, minimum, mod, product
-from tfc.ir.opdef import Kind, OpDef, Reject, Sample, register, require
+from tfc.ir.opdef import Assumption, Kind, OpDef, Reject, Sample, register, require
 from tfc.ir.ops.common import (
     Array,
+    equal_dims,
     floats,
     integers,
     like,
     normalize_axis,
     require_same_dtype,
+    unify_dims,
 )
 from tfc.ir.ops.movement import MOVES, VIEWS, Shape, dims_of, fixed, refuted, require_sizes
 from tfc.ir.types import F32, I64, TensorType, shape_text
@@ -194,16 +196,32 @@ def _infer_concat(types: Sequence[TensorType], attrs: AxisAttrs) -> Sequence[Ten
     dtype = require_same_dtype(types)
     first = types[0]
     axis = normalize_axis(attrs.axis, first.rank)
-    total: DimLike = 0
+    shape = list(first.shape)
+    shape[axis] = 0
     for type in types:
-        others = type.shape[:axis] + type.shape[axis + 1 :]
-        require(
-            type.rank == first.rank and others == first.shape[:axis] + first.shape[axis + 1 :],
-            f"shapes {shape_text(first.shape)} and {shape_text(type.shape)} differ beside "
-            f"axis {axis}",
-        )
-        total = total + type.shape[axis]
-    return (TensorType(dtype, (*first.shape[:axis], total, *first.shape[axis + 1 :])),)
+        require(type.rank == first.rank, f"ranks {first.rank} and {type.rank} differ")
+        for at, dim in enumerate(type.shape):
+            found = shape[at] + dim if at == axis else unify_dims(shape[at], dim)
+            require(
+                found is not None,
+                f"shapes {shape_text(first.shape)} and {shape_text(type.shape)} differ beside "
+                f"axis {axis}",
+            )
+            assert found is not None
+            shape[at] = found
+    return (TensorType(dtype, tuple(shape)),)
+
+
+def _assume_concat(types: Sequence[TensorType], attrs: AxisAttrs) -> Sequence[Assumption]:
+    (whole,) = _infer_concat(types, attrs)
+    axis = normalize_axis(attrs.axis, whole.rank)
+    return [
+        assumption
+        for type in types
+        for at, dim in enumerate(type.shape)
+        if at != axis
+        for assumption in equal_dims(dim, whole.shape[at], "dims")
+    ]
 
 
 def _concat_body(b: ExprBuilder, op: Op, result: int, index: tuple[Index, ...]) -> Expr:
@@ -240,6 +258,7 @@ register(
         kind=Kind.INJECTIVE,
         traits=MOVES,
         infer=_infer_concat,
+        assumes=_assume_concat,
         ref=lambda attrs, *xs: np.concatenate(xs, attrs.axis),
         body=_concat_body,
         grad=_concat_grad,

@@ -98,8 +98,8 @@ def bad_border(m: Module) -> None:
     find(m, "relu").result.encoding = Encoding((0,), ((0, -1),))
 
 
-def encoded_output(m: Module) -> None:
-    find(m, "fused").result.encoding = Encoding((0,), ((0, 1),))
+def encoded_input(m: Module) -> None:
+    m.main.args[0].encoding = Encoding((1, 0))
 
 
 def nameless_input(m: Module) -> None:
@@ -151,7 +151,7 @@ FAULTS: list[tuple[Callable[[Module], None], str]] = [
     (wrong_count, "the links between ops are broken"),
     (bad_perm, r"perm \[1\] does not order 1 axes"),
     (bad_border, "a border is negative"),
-    (encoded_output, "is an input or output, but not row-major"),
+    (encoded_input, "is an input, but not row-major"),
     (nameless_input, "names .* are not distinct and non-empty"),
     (output_names, "1 outputs need distinct names, not"),
     (bad_symbol, "'a.b' cannot be the name of a symbol"),
