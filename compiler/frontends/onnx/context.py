@@ -13,7 +13,7 @@ from tfc.compiler.frontends.onnx.tensors import MAX_BYTES, TensorReader
 from tfc.ir import arrays
 from tfc.ir.build import GraphBuilder, freeze, tensor_type
 from tfc.ir.core import Op, Value
-from tfc.ir.dims import DimLike
+from tfc.ir.dims import Dim, DimLike, symbol, symbols_of
 from tfc.ir.errors import ModelError, UnsupportedError
 from tfc.ir.graph import MAX_ELEMENTS, dims_content, fold_dims
 from tfc.ir.opdef import OPS, OpDef
@@ -34,6 +34,19 @@ _ATTRIBUTES = {
     _TENSOR: ("a tensor", "t"), _GRAPH: ("a graph", "g"), _FLOATS: ("floats", "floats"),
     _INTS: ("integers", "ints"), _STRINGS: ("strings", "strings"),
 }  # fmt: skip
+
+
+class Missing(Exception):
+    """A value that was not made, because a node before it is unsupported."""
+
+
+class Equated(Exception):
+    """A node that is valid only where symbol `name` is `dim`: the import starts again with that."""
+
+    def __init__(self, name: str, dim: DimLike) -> None:
+        super().__init__(f"{name} = {dim}")
+        self.name = name
+        self.dim = dim
 
 
 @dataclass(frozen=True)
@@ -103,6 +116,16 @@ class FoldingBuilder(GraphBuilder):
         return self.op(
             "constant", **arrays.constant_attrs(result, self.constants, type.dtype)
         ).result
+
+
+def symbol_name(dim: DimLike) -> str | None:
+    """Return the name of the symbol that `dim` is, or None where it is anything else."""
+    names = symbols_of(dim)
+    if len(names) == 1:
+        (name,) = names
+        if dim == symbol(name):
+            return name
+    return None
 
 
 def is_small(type: TensorType) -> bool:
@@ -288,11 +311,38 @@ class Context:
         """Names of attributes that the rule has not looked at."""
         return sorted(self._attributes.keys() - self._read - set(ignores))
 
+    # -- dims -----------------------------------------------------------------------------------
+
+    def is_symbolic(self) -> bool:
+        """Whether an operand's shape has a symbolic dim."""
+        return any(not self.type(i).is_static for i in range(self.count) if self.has(i))
+
+    def equate(self, a: DimLike, b: DimLike) -> None:
+        """Make two dims equal that the operator wants to be, if one is a mere symbol.
+
+        What is left unequal is for the graph op to refuse.
+        """
+        if a == b:
+            return
+        for one, other in ((a, b), (b, a)):
+            name = symbol_name(one)
+            if name is not None and (isinstance(other, int) or symbol_name(other) is not None):
+                raise Equated(name, other)
+
     # -- building -------------------------------------------------------------------------------
 
     def scalar(self, value: float, like: Value) -> Value:
         """A scalar constant of the element type of `like`."""
         return self.b.constant(value, tensor_type(like).dtype)
+
+    def numbers(self, values: Sequence[DimLike], rank: int = 1) -> Value:
+        """The dims as i64 numbers: a list, or with rank 0 the only one."""
+        if any(isinstance(value, Dim) for value in values):
+            found: Value = self.b.dims(values=tuple(values), rank=rank)
+        else:
+            array = np.array(values, np.int64)
+            found = self.b.constant(array if rank else array.reshape(()))
+        return found
 
     def axis(self, axis: int, rank: int) -> int:
         """Return `axis` counted from the front. Refuses one that is out of range."""

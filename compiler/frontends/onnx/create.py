@@ -69,7 +69,7 @@ def _range(ctx: Context) -> Results:
     if delta != 1:
         found = ctx.b.mul(found, ctx.scalar(delta, found))
     if first != 0:
-        found = ctx.b.add(found, ctx.b.dims(values=(first,), rank=0))
+        found = ctx.b.add(found, ctx.numbers((first,), rank=0))
     return ctx.cast(found, dtype)
 
 

@@ -20,6 +20,8 @@ def _einsum(ctx: Context) -> Results:
     for labels, x in zip(inputs, operands, strict=True):
         for label, dim in zip(labels, tensor_type(x).shape, strict=True):
             known = sizes.setdefault(label, dim)
+            if known != 1 and dim != 1:
+                ctx.equate(known, dim)
             if known == 1 or dim == 1:
                 if known != dim:
                     raise ctx.unsupported(f"label {label!r} broadcasts {dim} to {known}")

@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import tfc.ir.ops  # noqa: F401 (registers the graph ops)
-from tfc.compiler.frontends.onnx.context import Array, Context, FoldingBuilder, Results, Rule
+from tfc.compiler.frontends.onnx.context import (
+    Array,
+    Context,
+    Equated,
+    FoldingBuilder,
+    Missing,
+    Results,
+    Rule,
+)
 from tfc.compiler.frontends.onnx.reader import DOMAINS, Source
 from tfc.compiler.frontends.onnx.schedule import reads, schedule, title
 from tfc.compiler.frontends.onnx.symbols import Given, Symbols
@@ -49,10 +57,6 @@ class Stored:
     ref: ConstRef | None
 
 
-class Missing(Exception):
-    """A value that was not made, because a node before it is unsupported."""
-
-
 class Importer:
     """One import. With `collect`, unsupported nodes are listed in `problems`, not raised."""
 
@@ -61,13 +65,18 @@ class Importer:
     ) -> None:
         self.source = source
         self.symbols = Symbols(dims)
-        self.block = Block()
         self.constants = ConstantStore()
+        self._collect = collect
+        self._reads: set[str] = set()
+        self._values: MutableMapping[str, Value | Stored | None] = {}
+        self._start({})
+
+    def _start(self, values: Mapping[str, Value | Stored | None]) -> None:
+        """Begin with an empty graph and what is known before any node is run."""
+        self.block = Block()
         self.builder = FoldingBuilder(self.block, self.constants)
         self.problems: list[Problem] = []
-        self._collect = collect
-        self._values: MutableMapping[str, Value | Stored | None] = {}
-        self._reads: set[str] = set()
+        self._values = dict(values)
 
     def run(self) -> Module:
         """Import the whole model."""
@@ -77,16 +86,26 @@ class Importer:
             nodes = schedule(graph, outputs)
         self._note_reads(nodes, outputs)
         self._load_initialisers(graph)
-        self._add_inputs(graph)
         if not self._collect:
             self._refuse_unknown_ops(nodes)
+        initial = self._values
+        while True:
+            self._start(initial)
+            try:
+                return self._build(graph, nodes, outputs)
+            except Equated as found:
+                # Each turn has one symbol less.
+                self.symbols.equate(found.name, found.dim)
+
+    def _build(self, graph: Any, nodes: Sequence[Any], outputs: tuple[str, ...]) -> Module:
+        self._add_inputs(graph)
         for node in nodes:
             self._run_node(node)
-        module = Module("graph", constants=self.constants, source=self.source.file)
         if not self.problems:
             self._finish(graph, outputs)
-        function = Function("main", self.block, symbols=self.symbols.finish(), output_names=outputs)
-        module.add(function)
+        module = Module("graph", constants=self.constants, source=self.source.file)
+        symbols = self.symbols.finish()
+        module.add(Function("main", self.block, symbols=symbols, output_names=outputs))
         return module
 
     # -- what rules ask ---------------------------------------------------------------------------
@@ -252,7 +271,12 @@ class Importer:
         self.builder.loc = Location(self.source.file, (label,))
         with self._at(title(node)):
             context = Context(self, node)
-            results: Results = rule.build(context)
+            try:
+                results: Results = rule.build(context)
+            except TypeRefusal as error:
+                if context.is_symbolic():
+                    raise UnsupportedError(f"{error}; fix a dynamic dim with dims") from error
+                raise
             unread = context.unread(rule.ignores)
             if unread:
                 raise UnsupportedError(f"attribute {unread[0]!r} is not known here")
@@ -301,7 +325,7 @@ class Importer:
             if error.where is not None:
                 raise
             raise type(error)(error.message, where=where) from error
-        except Missing:
+        except (Missing, Equated):
             raise
         except Exception as error:
             raise CompileError(f"{type(error).__name__}: {error}", where=where) from error

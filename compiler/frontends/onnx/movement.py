@@ -13,10 +13,13 @@ from tfc.ir.dims import (
     UndecidableError,
     bounds,
     ceildiv,
+    coefficient,
     floordiv,
     maximum,
     minimum,
     product,
+    symbol,
+    symbols_of,
 )
 from tfc.ir.ops.common import broadcast_shapes
 from tfc.ir.types import I64, shape_text
@@ -26,13 +29,11 @@ def _shape(ctx: Context) -> Results:
     shape = ctx.shape()
     rank = len(shape)
     start, end = ctx.integer("start", 0), ctx.integer("end", rank)
-    found: Value = ctx.b.dims(values=shape[slice(start, end)])
-    return found
+    return ctx.numbers(shape[slice(start, end)])
 
 
 def _size(ctx: Context) -> Results:
-    found: Value = ctx.b.dims(values=(ctx.type().size,), rank=0)
-    return found
+    return ctx.numbers((ctx.type().size,), rank=0)
 
 
 # -- the same elements under another shape --------------------------------------------------------
@@ -56,7 +57,24 @@ def _reshape(ctx: Context) -> Results:
     if open_axes:
         shape[open_axes[0]] = 1
         shape[open_axes[0]] = _left_over(ctx, product(old), product(shape))
+    _equate_sizes(ctx, product(old), product(shape))
     return ctx.reshape(x, shape)
+
+
+def _equate_sizes(ctx: Context, a: DimLike, b: DimLike) -> None:
+    """Where a size is the other times a symbol, the symbol is 1; where n * k = m, n is m / k."""
+    for one, other in ((a, b), (b, a)):
+        if not isinstance(one, Dim) or one == other or other == 0:
+            continue
+        factor = floordiv(one, other)
+        if factor * other == one:
+            ctx.equate(factor, 1)
+        name, *more = symbols_of(one)
+        step = None if more else coefficient(one, name)
+        if not isinstance(step, int) or one != symbol(name) * step:
+            continue
+        if isinstance(other, int) and other % step == 0:
+            ctx.equate(symbol(name), other // step)
 
 
 def _left_over(ctx: Context, total: DimLike, others: DimLike) -> DimLike:
@@ -371,7 +389,7 @@ def _one_hot(ctx: Context) -> Results:
     rank = ctx.type().rank + 1
     axis = ctx.axis(ctx.integer("axis", -1), rank)
     indices = ctx.cast(ctx.x(0), I64)
-    size = ctx.b.dims(values=depth, rank=0)
+    size = ctx.numbers(depth, rank=0)
     zero = ctx.scalar(0, indices)
     wrapped = ctx.b.select(ctx.b.lt(indices, zero), ctx.b.add(indices, size), indices)
     shape = ctx.shape()

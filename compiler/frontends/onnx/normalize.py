@@ -40,18 +40,26 @@ def _hardmax(ctx: Context) -> Results:
     return ctx.reshape(ctx.cast(hit, type.dtype), type.shape)
 
 
+def _equate_channels(ctx: Context) -> None:
+    """The scale holds one number for each channel."""
+    if ctx.type().rank > 1 and ctx.type(1).rank == 1:
+        ctx.equate(ctx.shape()[1], ctx.shape(1)[0])
+
+
 def _batch_norm(ctx: Context) -> Results:
     ctx.refuse_outputs_from(1)
     if ctx.flag("training_mode") or not ctx.flag("spatial", True):
         raise ctx.unsupported("training_mode=1 or spatial=0")
     operands = [ctx.x(i) for i in range(5)]
     dtype = tensor_type(operands[0]).dtype
+    _equate_channels(ctx)
     operands = [ctx.cast(x, dtype) for x in operands]
     found: Value = ctx.b.batch_norm(*operands, eps=ctx.real("epsilon", 1e-5))
     return found
 
 
 def _instance_norm(ctx: Context) -> Results:
+    _equate_channels(ctx)
     found: Value = ctx.b.instance_norm(ctx.x(0), ctx.x(1), ctx.x(2), eps=ctx.real("epsilon", 1e-5))
     return found
 
@@ -75,8 +83,16 @@ def _per_channel(ctx: Context, x: Value, groups: int, channels: int) -> Value:
     return ctx.reshape(spread, (channels,))
 
 
+def _equate_last(ctx: Context) -> None:
+    """The scale does not widen x."""
+    for dim, own in zip(reversed(ctx.shape()), reversed(ctx.shape(1)), strict=False):
+        if own != 1:
+            ctx.equate(dim, own)
+
+
 def _layer_norm(ctx: Context) -> Results:
     ctx.refuse_outputs_from(1)
+    _equate_last(ctx)
     operands = [x for x in (ctx.x(0), ctx.x(1), ctx.optional(2)) if x is not None]
     axis = ctx.axis(ctx.integer("axis", -1), ctx.type().rank)
     found: Value = ctx.b.layer_norm(*operands, axis=axis, eps=ctx.real("epsilon", 1e-5))
@@ -84,6 +100,7 @@ def _layer_norm(ctx: Context) -> Results:
 
 
 def _rms_norm(ctx: Context) -> Results:
+    _equate_last(ctx)
     axis = ctx.axis(ctx.integer("axis", -1), ctx.type().rank)
     found: Value = ctx.b.rms_norm(ctx.x(0), ctx.x(1), axis=axis, eps=ctx.real("epsilon", 1e-5))
     return found
@@ -128,7 +145,14 @@ def _mean_variance(ctx: Context) -> Results:
 
 
 def _matmul(ctx: Context) -> Results:
-    found: Value = ctx.b.matmul(ctx.x(0), ctx.x(1))
+    return _product(ctx, ctx.x(0), ctx.x(1))
+
+
+def _product(ctx: Context, x: Value, y: Value) -> Value:
+    left, right = tensor_type(x).shape, tensor_type(y).shape
+    if left and right:
+        ctx.equate(left[-1], right[-1 if len(right) == 1 else -2])
+    found: Value = ctx.b.matmul(x, y)
     return found
 
 
@@ -151,11 +175,11 @@ def _scaled(ctx: Context, x: Value, factor: float) -> Value:
 
 def _gemm(ctx: Context) -> Results:
     x, y = _transposed(ctx, 0, "transA"), _transposed(ctx, 1, "transB")
-    product = _scaled(ctx, ctx.b.matmul(x, y), ctx.real("alpha", 1.0))
+    y = _scaled(ctx, _product(ctx, x, y), ctx.real("alpha", 1.0))
     beta = ctx.real("beta", 1.0)
     if not ctx.has(2):
-        return product
-    found: Value = ctx.b.add(product, _scaled(ctx, ctx.x(2), beta))
+        return y
+    found: Value = ctx.b.add(y, _scaled(ctx, ctx.x(2), beta))
     if tensor_type(found).rank != 2:
         raise ctx.malformed("operand 2 has too many axes")
     return found
@@ -202,7 +226,10 @@ def _quantised_axis(ctx: Context) -> int:
     scale: TensorType = ctx.type(1)
     if scale.rank == 0 or scale.shape == (1,):
         return 0
-    return ctx.axis(axis, rank)
+    axis = ctx.axis(axis, rank)
+    if scale.rank == 1:
+        ctx.equate(ctx.shape()[axis], scale.shape[0])
+    return axis
 
 
 def _dynamic_quantize(ctx: Context) -> Results:
@@ -219,8 +246,7 @@ def _integer_product(ctx: Context) -> Results:
         x = ctx.b.sub(x, zero)
     if ctx.has(3):
         y = ctx.b.sub(y, ctx.cast(_one_number(ctx, ctx.x(3)), I32))
-    found: Value = ctx.b.matmul(x, y)
-    return found
+    return _product(ctx, x, y)
 
 
 RULES: dict[str, tuple[Rule, ...]] = {

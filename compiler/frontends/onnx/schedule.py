@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from tfc.ir.errors import ModelError
@@ -17,19 +17,25 @@ def title(node: Any) -> str:
     return f"node {name!r} ({node.op_type})"
 
 
-def reads(node: Any) -> Iterator[str]:
-    """Yield the names that a node reads, with all those that its subgraphs read."""
-    yield from (name for name in node.input if name)
+def reads(node: Any) -> set[str]:
+    """Return the names that a node reads, with those that its subgraphs read from around them."""
+    found = {name for name in node.input if name}
     for attribute in node.attribute:
-        graphs = []
         if attribute.type == _GRAPH:
-            graphs = [attribute.g]
+            found |= _free(attribute.g)
         elif attribute.type == _GRAPHS:
-            graphs = list(attribute.graphs)
-        for graph in graphs:
-            yield from (output.name for output in graph.output)
-            for inner in graph.node:
-                yield from reads(inner)
+            found.update(*(_free(graph) for graph in attribute.graphs))
+    return found
+
+
+def _free(graph: Any) -> set[str]:
+    """Return the names that a graph reads and does not define."""
+    found = {output.name for output in graph.output}
+    own = {entry.name for entry in (*graph.input, *graph.initializer)}
+    for node in graph.node:
+        found |= reads(node)
+        own.update(node.output)
+    return found - own
 
 
 def schedule(graph: Any, outputs: Iterable[str]) -> list[Any]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from tfc.ir.core import SymbolInfo
-from tfc.ir.dims import DimLike, symbol
+from tfc.ir.dims import Dim, DimLike, substitute, symbol, symbols_of
 from tfc.ir.errors import ModelError, UsageError
 
 Given: TypeAlias = "int | tuple[int, int | None] | None"
@@ -34,6 +34,7 @@ class Symbols:
         self._given = dict(given or {})
         self._unused = set(self._given)
         self._originals: dict[str, str] = {}
+        self._equal: dict[str, DimLike] = {}
         self.known: dict[str, SymbolInfo] = {}
         for name, value in self._given.items():
             _check(name, value)
@@ -42,12 +43,21 @@ class Symbols:
         """Return one dim of an input's shape."""
         if proto.HasField("dim_value") and proto.dim_value != -1:
             if proto.dim_value < 0:
-                raise ModelError(f"input {input_name!r} has the negative dim {proto.dim_value}")
+                raise ModelError(f"axis {axis} has the negative dim {proto.dim_value}")
             return int(proto.dim_value)
         label = proto.dim_param if proto.HasField("dim_param") else ""
         if label in ("", "?", "-1"):
             label = f"{input_name}_d{axis}"
         return self._symbol(label, axis)
+
+    def equate(self, name: str, dim: DimLike) -> None:
+        """Have `dim` stand for the symbol `name` from now on."""
+        info = self.known[name]
+        if isinstance(dim, int) and not info.lo <= dim <= (dim if info.hi is None else info.hi):
+            raise UsageError(f"dim {name!r}: the model wants {dim}, outside of the given bounds")
+        self._equal = {key: substitute(old, {name: dim}) for key, old in self._equal.items()}
+        self._equal[name] = dim
+        self.known = {}
 
     def finish(self) -> dict[str, SymbolInfo]:
         """Return the symbols found. Raises UsageError for given names that none has."""
@@ -71,12 +81,24 @@ class Symbols:
                 given = self._given[key]
         if isinstance(given, int):
             return given
-        if name not in self.known:
-            lo, hi = given or (0, None)
-            hint = _BATCH_HINT if axis == 0 else _OTHER_HINT
-            hint = max(hint, lo) if hi is None else min(max(hint, lo), hi)
-            self.known[name] = SymbolInfo(lo, hi, hint)
-        return symbol(name)
+        dim = self._equal.get(name, symbol(name))
+        if isinstance(dim, Dim):
+            (name,) = symbols_of(dim)
+            self._note(name, given or (0, None), axis)
+        return dim
+
+    def _note(self, name: str, given: tuple[int, int | None], axis: int) -> None:
+        """Record what is known of a symbol; of several bounds all hold."""
+        lo, hi = given
+        hint = _BATCH_HINT if axis == 0 else _OTHER_HINT
+        known = self.known.get(name)
+        if known is not None:
+            lo, hint = max(lo, known.lo), known.hint or hint
+            hi = min((n for n in (hi, known.hi) if n is not None), default=None)
+        hint = max(hint, lo) if hi is None else min(max(hint, lo), hi)
+        if hi is not None and hi < lo:
+            raise UsageError(f"dim {name!r}: the bounds leave no size")
+        self.known[name] = SymbolInfo(lo, hi, hint)
 
 
 def _check(name: str, value: Given) -> None:

@@ -125,13 +125,15 @@ def _conv(ctx: Context) -> Results:
     fixed = _fixed(pads)
     if fixed is None:
         x, fixed = _spatial(pads, None, ctx, x), _no_pads(len(pads))
+    groups = ctx.integer("group", 1)
+    ctx.equate(ctx.shape()[1], ctx.shape(1)[1] * groups)
     y: Value = ctx.b.conv(
         x,
         w,
         strides=window.strides,
         pads=fixed,
         dilations=window.dilations,
-        groups=ctx.integer("group", 1),
+        groups=groups,
     )
     return _biased(ctx, y)
 
@@ -161,6 +163,7 @@ def _conv_transpose(ctx: Context) -> Results:
         if not isinstance(lo, int) or not isinstance(hi, int):
             raise ctx.unsupported("a fixed output_shape of a dynamic input")
         pads.append((lo, hi))
+    ctx.equate(ctx.shape()[1], ctx.shape(1)[0])
     y: Value = ctx.b.conv_transpose(
         x,
         w,
