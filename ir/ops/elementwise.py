@@ -434,9 +434,16 @@ elementwise(
 )
 
 
+def _c_pow(x: Array, y: Array) -> Array:
+    """C's pow. numpy (2.4) takes square roots for a single exponent of 0.5, also of -inf and -0."""
+    root = y == 0.5
+    out = np.where(root & (x == 0), 0.0, np.power(x, y))
+    return np.where(root & (x == -np.inf), np.inf, out)
+
+
 def _pow_ref(x: Array, y: Array) -> Array:
     if x.dtype.kind == "f":
-        return in_f64(np.power)(x, y)
+        return in_f64(_c_pow)(x, y)
     out = np.power(x, np.maximum(y, 0))
     if x.dtype.kind == "u":
         return out
