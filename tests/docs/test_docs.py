@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lower.test_math import CASES
 from tests.support import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
@@ -133,3 +134,15 @@ def test_blocks_are_read_as_written() -> None:
 def test_a_failing_command_is_noticed(checkout: Path) -> None:
     assert run_command("python -c 'raise SystemExit(3)'", checkout).returncode == 3
     assert run_command("test -f README.md && python -c 'import tfc.ir'", checkout).returncode == 0
+
+
+def test_numerics_page_has_the_tested_error_bounds() -> None:
+    text = (ROOT / "docs" / "numerics.md").read_text()
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| ([\d.]+) \| ([\d.]+) \|$", text, re.M)
+    written = {
+        name: (float(single), float(double))
+        for names, single, double in rows
+        for name in re.findall(r"`(\w+)`", names)
+    }
+    bounds = {name: case[2:] for name, case in CASES.items()}
+    assert written == {**bounds, "pow": (2, 2)}
