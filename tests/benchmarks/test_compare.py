@@ -17,6 +17,11 @@ from benchmarks.timing import Spread, ratio, side_by_side
 SHORT = ["--rounds", "1", "--seconds", "0.01", "--no-memory"]
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TFC_CACHE_DIR", str(tmp_path / "cache"))
+
+
 @pytest.mark.parametrize("peer", ["onnxruntime", "openvino"])
 def test_tfc_and_a_peer_agree_on_digits(peer: str, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip(peer, reason=f"{peer} is not installed")
