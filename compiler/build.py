@@ -38,6 +38,7 @@ from tfc.ir.errors import UsageError
 from tfc.runtime.artifact import FORMAT_VERSION
 
 LIBRARY_SUFFIXES = (".so", ".o", ".a")
+_PROFILE_ENTRIES = ("profile", "cycles")
 _POOL_ENTRIES = ("pool_create", "pool_destroy", "pool_threads", "parallel_for")
 _ENTRIES = ("run", "shapes", "workspace_size", "info")
 
@@ -53,14 +54,16 @@ class Options:
     """How to compile.
 
     name: what the artifact is called; C names begin with `prefix`. threads: with a thread pool.
-    jobs: processes that generate code. passes: further settings of the pass context.
-    cache: where objects are kept, or None. progress: told (stage, done, total).
+    profile: calls of kernels are timed. jobs: processes that generate code. passes: further
+    settings of the pass context. cache: where objects are kept, or None. progress: told
+    (stage, done, total).
     """
 
     target: Target
     name: str = "model"
     opt: int = 2
     threads: bool = True
+    profile: bool = False
     jobs: int = 1
     passes: Mapping[str, Any] = field(default_factory=dict)
     cache: Path | None = field(default_factory=default_directory)
@@ -90,7 +93,9 @@ class Build:
 
     @property
     def exports(self) -> list[str]:
-        names = (*_ENTRIES, *(_POOL_ENTRIES if self.options.threads else ()))
+        names = list(_ENTRIES)
+        names += _POOL_ENTRIES if self.options.threads else ()
+        names += _PROFILE_ENTRIES if self.options.profile else ()
         return [f"{self.options.prefix}_{name}" for name in names]
 
     @cached_property
@@ -109,6 +114,12 @@ class Build:
     def assembly(self) -> str:
         return whole_assembly(list(self.texts.values()), self.options.target)
 
+    def code_bytes(self) -> dict[str, int]:
+        """Return the bytes of machine code of each module by name."""
+        return {
+            name: _code_bytes(data) for name, data in zip(self.texts, self.objects, strict=True)
+        }
+
     def write_shared(self, out: BinaryIO, soname: str | None = None) -> None:
         """Write the shared object to a binary file."""
         write_shared(out, self.objects, soname=soname, **self._link_arguments())
@@ -117,7 +128,7 @@ class Build:
         write_relocatable(out, self.objects, **self._link_arguments())
 
     def write(self, path: Path) -> None:
-        """Write a library of the kind that the suffix says, and its header beside it."""
+        """Write a library of the kind that the suffix says."""
         self.options.progress("link", 0, 1)
         match path.suffix:
             case ".so":
@@ -128,7 +139,6 @@ class Build:
                 self._write_archive(path)
             case _:
                 raise UsageError(f"{path.name}: a library ends in {', '.join(LIBRARY_SUFFIXES)}")
-        self.write_text(path.with_suffix(".h"), self.header())
 
     @staticmethod
     def write_text(path: Path, text: str) -> None:
@@ -163,12 +173,20 @@ def build(program: Module, options: Options) -> Build:
     table = table_of(program)
     kernels = [f for f in program.functions.values() if f.kind == "kernel"]
     texts = {kernel.name: kernel_text(kernel, target) for kernel in kernels}
-    texts[f"{prefix}_main"] = main_text(program, target, prefix, table.offsets)
+    texts[f"{prefix}_main"] = main_text(
+        program, target, prefix, table.offsets, profile=options.profile
+    )
     texts["support"] = support_module(target.triple)
     if options.threads:
         texts["pool"] = pool_module(prefix, target.triple)
     objects = _objects(list(texts.values()), options)
     manifest = _manifest(program, options, texts, table.size)
+    if options.profile:
+        manifest["profile"] = [
+            {"kernel": op.attrs.callee, "nodes": list(op.loc.nodes)}
+            for op in ops_of([program.main])
+            if op.name == "call"
+        ]
     manifest["memory"] = {"constants": table.size, "code": sum(map(_code_bytes, objects))}
     texts["abi"] = abi_text(
         program.main, target, prefix, _encoded(manifest), has_constants=bool(program.data)

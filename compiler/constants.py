@@ -1,4 +1,4 @@
-"""The constant table of a program in memory: where each entry lies, and its bytes as a blob."""
+"""The constant table of a program: where each entry lies in memory, and its bytes as a blob."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from tfc.compiler.link.blob import Blob
+from tfc.ir.attrs import ConstRef
 from tfc.ir.constants import ConstantStore
-from tfc.ir.core import DataEntry, Module
+from tfc.ir.core import DataEntry, Module, ops_of
 from tfc.ir.dims import product
 from tfc.ir.errors import CompileError
 
@@ -59,3 +60,13 @@ def _chunks(program: Module) -> Iterator[bytes | memoryview]:
         for start in range(0, data.size, _CHUNK):
             yield data[start : start + _CHUNK].data
         position = offsets[name] + data.size
+
+
+def stored_refs(module: Module) -> list[ConstRef]:
+    """Return what of the constant store a module of either level refers to."""
+    found = {entry.ref: None for entry in module.data.values()}
+    for op in ops_of(module.functions.values()):
+        value = getattr(op.attrs, "value", None)
+        if isinstance(value, ConstRef):
+            found[value] = None
+    return list(found)

@@ -24,12 +24,13 @@ def compile_module(module: Module, options: Options) -> Build:
     return build(lower_module(module, options), options)
 
 
-def lower_module(module: Module, options: Options) -> Module:
+def lower_module(module: Module, options: Options, *, optimised: bool = False) -> Module:
     """Return the loop-level program of a module, which may be one already."""
     if module.level == "loop":
         verify(module)
         return module
-    optimise(module, options)
+    if not optimised:
+        optimise(module, options)
     options.progress("lower", 0, 1)
     program = lower(module, options.target, hints(module.main.symbols))
     if options.verify:
@@ -40,8 +41,12 @@ def lower_module(module: Module, options: Options) -> Module:
 def optimise(module: Module, options: Options) -> None:
     """Run the graph passes in place."""
     options.progress("optimise", 0, 1)
-    context = PassContext(options.target, options.opt, verify=options.verify, **options.passes)
-    run(module, context)
+    run(module, pass_context(options))
+
+
+def pass_context(options: Options) -> PassContext:
+    """Return what the pass manager is told."""
+    return PassContext(options.target, options.opt, verify=options.verify, **options.passes)
 
 
 def hints(symbols: Mapping[str, SymbolInfo]) -> dict[str, int]:

@@ -64,6 +64,7 @@ class Executable:
         self.manifest = dict(manifest)
         self.signature = Signature.of(manifest)
         self._file = file
+        weakref.finalize(self, file.close)
         self._library = library
         self._native_run = library.run
         self._dtypes = tuple(numpy_dtype(port.dtype) for port in self.inputs)
@@ -124,6 +125,10 @@ class Executable:
     def set_stages(self, stages: Callable[[str], str]) -> None:
         """Give what `ir` answers with."""
         self._stages = stages
+
+    def profile_table(self, words: int) -> tuple[Callable[[], int], Any]:
+        """Return the cycle counter and the words of the table; for `runtime.profile`."""
+        return self._library.profile_table(self.manifest["prefix"], words)
 
     # -- one call -------------------------------------------------------------------------------
 

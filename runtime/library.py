@@ -10,6 +10,7 @@ import ctypes
 import itertools
 import os
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 from tfc.runtime.errors import ArtifactError
@@ -70,6 +71,11 @@ class Library:
                 self.parallel_for_address = self._address(f"{prefix}_parallel_for")
         except AttributeError as error:
             raise ArtifactError(path, f"damaged: {error}") from error
+
+    def profile_table(self, prefix: str, words: int) -> tuple[Callable[[], int], Any]:
+        """Return the cycle counter of a profiled artifact, and its table."""
+        table = (ctypes.c_int64 * words).in_dll(self._code, f"{prefix}_profile")
+        return self._function(f"{prefix}_cycles", ctypes.c_int64), table
 
     def _function(self, name: str, result: Any, *arguments: Any) -> Any:
         function = getattr(self._code, name)

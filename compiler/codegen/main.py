@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from string import Template
 
 from tfc.compiler.codegen.builder import THREADS
 from tfc.compiler.codegen.kernel import RULES, Emitter
@@ -15,14 +16,29 @@ from tfc.compiler.target import Target
 from tfc.ir.core import Function, Module, Op
 from tfc.ir.errors import CompileError
 
+_CYCLES = Template("""\
+define i64 @${P}_cycles() #0 {
+  %now = call i64 @llvm.readcyclecounter()
+  ret i64 %now
+}""")
 WORKSPACE, CONSTANTS = "%workspace", "%constants"
 
 
 def main_text(
-    module: Module, target: Target, prefix: str, constant_offsets: Mapping[str, int]
+    module: Module,
+    target: Target,
+    prefix: str,
+    constant_offsets: Mapping[str, int],
+    *,
+    profile: bool = False,
 ) -> str:
-    """Return the program's main. constant_offsets: byte offset of each entry of `module.data`."""
-    emitter = MainEmitter(module, target, prefix, constant_offsets)
+    """Return the program's main. constant_offsets: byte offset of each entry of `module.data`.
+
+    profile: `PREFIX_profile` is a table of i64 pairs, one for each `call` in order: how often it
+    was made, and the cycles that it took; `i64 PREFIX_cycles()` is the counter. Calls of main
+    must then not overlap.
+    """
+    emitter = MainEmitter(module, target, prefix, constant_offsets, profile)
     emitter.emit_main(module.main)
     return emitter.module()
 
@@ -36,11 +52,19 @@ class MainEmitter(Emitter):
     """Emits `main`: the ops of kernels, and those of programs."""
 
     def __init__(
-        self, module: Module, target: Target, prefix: str, offsets: Mapping[str, int]
+        self,
+        module: Module,
+        target: Target,
+        prefix: str,
+        offsets: Mapping[str, int],
+        profile: bool = False,
     ) -> None:
         super().__init__(target, f"{prefix}_main")
         self.program = module
         self.offsets = offsets
+        self.prefix = prefix
+        self.table = f"@{prefix}_profile" if profile else ""
+        self.calls = 0
 
     def rule(self, name: str) -> Callable[[Emitter, Op], None] | None:
         return PROGRAM_RULES.get(name) or RULES.get(name)
@@ -54,9 +78,27 @@ class MainEmitter(Emitter):
             params += self.symbol_params(main)
             self.emit_block(main.block)
             self.ret("i32 0")
+        if self.table:
+            self.declare("i64", "@llvm.readcyclecounter", [])
+            size = max(2 * self.calls, 1)
+            self.globals.append(f"{self.table} = global [{size} x i64] zeroinitializer, align 8")
+            self.functions.append(_CYCLES.substitute(P=self.prefix))
         self.functions.append(
             f"define hidden i32 @{self.function_name}({', '.join(params)}) #0 {{\n{text.body()}\n}}"
         )
+
+    def timed(self, call: str) -> None:
+        """Emit a call between two readings of the cycle counter, and add it to the table."""
+        start = self.effect("i64", "call i64 @llvm.readcyclecounter()")
+        self.line(call)
+        end = self.effect("i64", "call i64 @llvm.readcyclecounter()")
+        cycles = self.effect("i64", f"sub i64 {end}, {start}")
+        for word, more in ((2 * self.calls, "1"), (2 * self.calls + 1, cycles)):
+            at = f"getelementptr (i64, ptr {self.table}, i64 {word})"
+            before = self.effect("i64", f"load i64, ptr {at}, align 8")
+            after = self.effect("i64", f"add i64 {before}, {more}")
+            self.line(f"store i64 {after}, ptr {at}, align 8")
+        self.calls += 1
 
 
 def _workspace(e: Emitter, op: Op) -> None:
@@ -88,7 +130,11 @@ def _call(e: Emitter, op: Op) -> None:
         kinds.append("i64")
         args.append(f"i64 {_symbol(e, symbol)}")
     e.declare("hidden void", f"@{callee.name}", kinds)
-    e.line(f"call void @{callee.name}({', '.join(args)})")
+    call = f"call void @{callee.name}({', '.join(args)})"
+    if e.table:
+        e.timed(call)
+    else:
+        e.line(call)
 
 
 def _symbol(e: Emitter, name: str) -> str:
