@@ -266,13 +266,13 @@ class Emitter:
         level = self._level(names, reads)
         lane = self.lane if self.in_lane(names) else None
         key = (id(expr), lane.name if lane else None)
-        cached = self.scopes[level].cache.get(key)
-        if cached is None:
-            with self._at(level) as scope:
-                cached = self._emit(expr)
-                scope.cache[key] = cached
-                self._alive.append(expr)
-        return cached
+        for scope in self.scopes[self._level(names) : level + 1]:
+            if key in scope.cache:
+                return scope.cache[key]
+        with self._at(level) as scope:
+            value = scope.cache[key] = self._emit(expr)
+            self._alive.append(expr)
+        return value
 
     @contextmanager
     def hoisted(self, expr: Expr) -> Iterator[None]:
