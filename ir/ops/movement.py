@@ -101,7 +101,8 @@ def _assume_reshape(types: Sequence[TensorType], attrs: ReshapeAttrs) -> Sequenc
 def _groups(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]]:
     """Pair the shortest runs of axes of `old` and `new` that hold equally many elements.
 
-    Axes of extent 1 are in no group.
+    Axes of extent 1 are in no group. What is left is the last pair: its sizes are equal only by
+    assumption.
     """
     ends: dict[DimLike, int] = {}
     total: DimLike = 1
@@ -120,6 +121,8 @@ def _groups(old: Shape, new: Shape) -> list[tuple[list[int], list[int]]]:
         if end > done:
             groups.append((kept[done:end], run))
             done, run = end, []
+    if run or done < len(kept):
+        groups.append((kept[done:], run))
     return groups
 
 
@@ -159,7 +162,7 @@ def _factors(
 
 def _group_index(old: Sequence[DimLike], new: Sequence[DimLike], at: Sequence[DimLike]) -> Shape:
     """Return the index into dims `old` of the element at index `at` of dims `new`."""
-    factors = _factors(old, new)
+    factors = _factors(old, new) if product(old) == product(new) else None
     if factors is None:
         linear: DimLike = 0
         for dim, i in zip(new, at, strict=True):
@@ -177,6 +180,8 @@ def _group_index(old: Sequence[DimLike], new: Sequence[DimLike], at: Sequence[Di
 def _digits(linear: DimLike, dims: Sequence[DimLike]) -> Shape:
     """Return the row-major index into `dims` of element number `linear`."""
     out: list[DimLike] = []
+    if not dims:
+        return ()
     for dim in reversed(dims[1:]):
         out.append(mod(linear, dim))
         linear = floordiv(linear, dim)
