@@ -120,9 +120,12 @@ class Build:
             name: _code_bytes(data) for name, data in zip(self.texts, self.objects, strict=True)
         }
 
-    def write_shared(self, out: BinaryIO, soname: str | None = None) -> None:
-        """Write the shared object to a binary file."""
-        write_shared(out, self.objects, soname=soname, **self._link_arguments())
+    def write_shared(self, out: BinaryIO) -> None:
+        """Write the shared object to a binary file.
+
+        It has no soname, so that a program linked to a path finds it by this path.
+        """
+        write_shared(out, self.objects, **self._link_arguments())
 
     def write_relocatable(self, out: BinaryIO) -> None:
         write_relocatable(out, self.objects, **self._link_arguments())
@@ -132,7 +135,7 @@ class Build:
         self.options.progress("link", 0, 1)
         match path.suffix:
             case ".so":
-                write_atomically(path, lambda out: self.write_shared(out, path.name))
+                write_atomically(path, self.write_shared)
             case ".o":
                 write_atomically(path, self.write_relocatable)
             case ".a":

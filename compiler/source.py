@@ -44,8 +44,14 @@ def is_text(path: Path) -> bool:
 
 
 def constants_beside(path: Path) -> Path:
-    """Return where the constants of an IR text file are unless told otherwise."""
-    return path.with_suffix(".constants")
+    """Return where the constants of an IR text file are unless told otherwise.
+
+    The files of a model's stages, as `tfc compile --emit` names them, share theirs.
+    """
+    name = path.name.removesuffix(".tfc")
+    for stage in (".graph", ".fused", ".loops"):
+        name = name.removesuffix(stage)
+    return path.with_name(f"{name}.constants")
 
 
 def read_text(path: Path, dims: Dims, constants: Path) -> Module:
