@@ -461,10 +461,13 @@ class ContractionSchedule:
         (output,) = self.c.nest.outputs
         n = self.c.n.name
         for v in range(self.tile.vectors):
-            lane = Lane(n, self.tile.lanes, self._mask(v))
+            # One lane is stored without a mask, as in `nest.masks_tail`.
+            alone = self.panel.extent == 1 and self.c.n.extent - v * self.tile.lanes == 1
+            lane = None if alone else Lane(n, self.tile.lanes, self._mask(v))
             with self.e.scope({n: self.e.index(self._column(v))}), self.e.vectorised(lane):
                 for row, values in enumerate(rows):
+                    total = totals[row * self.tile.vectors + v]
                     with self.e.scope(values):
-                        self.e.remember(self.c.reduce, totals[row * self.tile.vectors + v])
+                        self.e.remember(self.c.reduce, self.b.extract(total, 0) if alone else total)
                         element = self.e.eval_wide(output.expr)
                         self.e.store(output.value, (output.address,), element)
