@@ -459,8 +459,8 @@ instance_norm = _composite(
         *_channel_rejects(3, {}),
         Reject((_X, *(TensorType(F32, (3,)),) * 2), {}, "no axes behind the channels"),
     ),
-    doc="(x - mean) / sqrt(variance + eps) over the spatial axes of each channel of each item, then "
-    "one scale and bias per channel.",
+    doc="(x - mean) / sqrt(variance + eps) over the spatial axes of each channel of each item, "
+    "then one scale and bias per channel.",
 )
 
 # -- across channels ----------------------------------------------------------------------------

@@ -102,7 +102,8 @@ def _saturated(x: Array, dtype: DType) -> Array:
     target = arrays.numpy_dtype(dtype)
     info = np.iinfo(target)
     with np.errstate(all="ignore"):
-        return np.clip(np.nan_to_num(x), int(info.min), int(info.max)).astype(target)
+        inside = np.clip(np.nan_to_num(x), int(info.min), int(info.max))
+        return np.asarray(inside.astype(target))
 
 
 def _quantize_ref(attrs: QuantizeAttrs, x: Array, scale: Array, *rest: Array) -> Array:
@@ -229,8 +230,8 @@ dequantize_linear = register(
             ),
             Reject((TensorType(U8, (2, 3)), TensorType(F32, (3,))), {"axis": 2}, "out of range"),
         ),
-        doc="(x - zero) * scale, the difference taken in i32. Scale and zero are one number, or one "
-        "for each index of `axis`.",
+        doc="(x - zero) * scale, the difference taken in i32. Scale and zero are one number, or "
+        "one for each index of `axis`.",
     )
 )
 
