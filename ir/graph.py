@@ -52,7 +52,8 @@ def _content(value: Value, constants: ConstantStore | None, depth: int) -> Conte
 
 def _is_small(type: TensorType) -> bool:
     sizes = [dim for dim in type.shape if isinstance(dim, int)]
-    return len(sizes) == type.rank and prod(sizes) <= MAX_ELEMENTS
+    # A dim of 0 does not make room for a huge one.
+    return len(sizes) == type.rank and prod(max(size, 1) for size in sizes) <= MAX_ELEMENTS
 
 
 def _constant_content(op: Op, defn: OpDef, constants: ConstantStore | None) -> Content | None:

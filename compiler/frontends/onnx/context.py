@@ -13,10 +13,10 @@ from tfc.compiler.frontends.onnx.tensors import MAX_BYTES, TensorReader
 from tfc.ir import arrays
 from tfc.ir.build import GraphBuilder, freeze, tensor_type
 from tfc.ir.core import Op, Value
-from tfc.ir.dims import Dim, DimLike, symbol, symbols_of
+from tfc.ir.dims import Dim, DimLike, maximum, product, symbol, symbols_of
 from tfc.ir.errors import ModelError, UnsupportedError
 from tfc.ir.graph import MAX_ELEMENTS, dims_content, fold_dims
-from tfc.ir.opdef import OPS, OpDef
+from tfc.ir.opdef import OPS, Kind, OpDef
 from tfc.ir.symbols import dims_in
 from tfc.ir.types import DType, TensorType, shape_text
 
@@ -34,6 +34,10 @@ _ATTRIBUTES = {
     _TENSOR: ("a tensor", "t"), _GRAPH: ("a graph", "g"), _FLOATS: ("floats", "floats"),
     _INTS: ("integers", "ints"), _STRINGS: ("strings", "strings"),
 }  # fmt: skip
+
+
+# What shapes are computed with.
+_FOLDED = (Kind.ELEMENTWISE, Kind.INJECTIVE, Kind.REDUCTION)
 
 
 class Missing(Exception):
@@ -101,7 +105,13 @@ class FoldingBuilder(GraphBuilder):
     def _fold_constant(self, op: Op) -> Value | None:
         """Compute an op on small constants: what a shape needs may go through any of them."""
         defn, type = op.defn, tensor_type(op.result)
-        if not op.operands or not is_small(type) or any(True for _ in dims_in(op.attrs)):
+        assert isinstance(defn, OpDef)
+        if (
+            defn.kind not in _FOLDED
+            or not op.operands
+            or not is_small(type)
+            or any(True for _ in dims_in(op.attrs))
+        ):
             return None
         operands = []
         for value in op.operands:
@@ -111,8 +121,8 @@ class FoldingBuilder(GraphBuilder):
             operands.append(
                 arrays.decode(arrays.constant_array(attrs, self.constants), attrs.dtype)
             )
-        assert isinstance(defn, OpDef)
-        result = arrays.encode(np.asarray(defn.ref(op.attrs, *operands)), type.dtype)
+        with np.errstate(all="ignore"):
+            result = arrays.encode(np.asarray(defn.ref(op.attrs, *operands)), type.dtype)
         return self.op(
             "constant", **arrays.constant_attrs(result, self.constants, type.dtype)
         ).result
@@ -129,7 +139,8 @@ def symbol_name(dim: DimLike) -> str | None:
 
 
 def is_small(type: TensorType) -> bool:
-    size = type.size
+    """Whether a tensor is of the size of a shape; a dim of 0 does not make room for a huge one."""
+    size = product(maximum(dim, 1) for dim in type.shape)
     return isinstance(size, int) and size <= MAX_ELEMENTS
 
 
@@ -333,7 +344,13 @@ class Context:
 
     def scalar(self, value: float, like: Value) -> Value:
         """A scalar constant of the element type of `like`."""
-        return self.b.constant(value, tensor_type(like).dtype)
+        dtype = tensor_type(like).dtype
+        try:
+            with np.errstate(all="ignore"):
+                found: Value = self.b.constant(value, dtype)
+        except (OverflowError, ValueError) as error:
+            raise ModelError(f"{value} is no {dtype}") from error
+        return found
 
     def numbers(self, values: Sequence[DimLike], rank: int = 1) -> Value:
         """The dims as i64 numbers: a list, or with rank 0 the only one."""

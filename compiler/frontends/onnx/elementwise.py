@@ -156,6 +156,8 @@ def _prelu(ctx: Context) -> Results:
 
 def _shrink(ctx: Context) -> Results:
     x = ctx.x()
+    if not ctx.type().dtype.is_float:
+        raise ctx.unsupported(f"Shrink of {ctx.type().dtype}")
     lambd, bias = ctx.real("lambd", 0.5), ctx.real("bias", 0.0)
     zero = ctx.scalar(0, x)
     above = _op(ctx, "gt", x, ctx.scalar(lambd, x))

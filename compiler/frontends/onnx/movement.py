@@ -386,6 +386,10 @@ def _one_hot(ctx: Context) -> Results:
     depth = ctx.dims(1, "depth")
     if len(depth) != 1:
         raise ctx.malformed(f"depth holds {len(depth)} numbers")
+    if isinstance(depth[0], int) and depth[0] < 0:
+        raise ctx.malformed(f"depth is {depth[0]}")
+    if ctx.shape(2) != (2,):
+        raise ctx.malformed(f"values have shape {shape_text(ctx.shape(2))}, not [2]")
     rank = ctx.type().rank + 1
     axis = ctx.axis(ctx.integer("axis", -1), rank)
     indices = ctx.cast(ctx.x(0), I64)

@@ -200,6 +200,8 @@ def _lowest(dtype: DType) -> float:
 def _max_pool(ctx: Context) -> Results:
     x = ctx.x()
     ctx.refuse_outputs_from(1)
+    if ctx.type().dtype.kind not in "fiu":
+        raise ctx.malformed(f"a pool of {ctx.type().dtype}")
     window = _window(ctx)
     sizes = ctx.shape()[2:]
     pads = window.resolved(sizes)
