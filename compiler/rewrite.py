@@ -261,6 +261,10 @@ class _Recorder(GraphBuilder):
         return op
 
 
+DEPTH = 3
+"""How many ops deep rewrites look: the root, what defines its operands, what defines theirs."""
+
+
 class Rewriter:
     """The only way for rewrites to change the IR; keeps the driver's worklist true."""
 
@@ -338,9 +342,13 @@ class Rewriter:
         for result in op.results:
             self._push_users(result)
 
-    def _push_users(self, value: Value) -> None:
+    def _push_users(self, value: Value, levels: int = DEPTH - 1) -> None:
+        """Look again at the ops whose patterns may reach down to `value`."""
         for user in value.users:
             self.push(user)
+            if levels > 1:
+                for result in user.results:
+                    self._push_users(result, levels - 1)
 
     def _drop_unused(self, values: Iterable[Value]) -> None:
         for value in values:

@@ -23,6 +23,9 @@ EXACT_BITS = {"f64": 53, "f32": 24, "f16": 11, "bf16": 8}
 """Bits of the significand: integers up to 2**bits are exact."""
 EXPONENT_BITS = {"f64": 11, "f32": 8, "f16": 5, "bf16": 8}
 
+CHAIN = 8
+"""How many elementwise ops a transpose may be carried through."""
+
 Shape = tuple[DimLike, ...]
 
 
@@ -181,37 +184,51 @@ def transpose_of_unit_axes(op: Op, rw: Rewriter) -> bool:
 
 @rewrite("transpose")
 def transpose_through_elementwise(op: Op, rw: Rewriter) -> bool:
-    """A transpose of arithmetic on a value that is transposed the other way cancels with it."""
+    """A transpose of arithmetic on values that are transposed the other way cancels with them."""
     inner = op.operands[0].op
-    if inner is None or len(inner.result.uses) > 1 or inner.name not in ELEMENTWISE:
+    if inner is None or inner.name not in ELEMENTWISE:
         return False
-    perm = op.attrs.perm
-    sources = [_untransposed(value, perm) for value in inner.operands]
-    cancelled = any(source is not None and source is not value
-                    for source, value in zip(sources, inner.operands, strict=True))  # fmt: skip
-    others = [
-        value for value, source in zip(inner.operands, sources, strict=True) if source is None
-    ]
-    if not cancelled or not all(map(is_constant, others)):
+    if not _cancelled(op.operands[0], op.attrs.perm, CHAIN):
         return False
-    b = rw.builder(op, inner)
-    operands = [
-        _transposed(b, value, perm) if source is None else source
-        for value, source in zip(inner.operands, sources, strict=True)
-    ]
-    rw.replace(op, b.emit(OPS[inner.name], operands, inner.attrs).result)
+    rw.replace(op, _reordered(rw.builder(op, inner), op.operands[0], op.attrs.perm))
     return True
 
 
-def _untransposed(value: Value, perm: tuple[int, ...]) -> Value | None:
-    """What `value` is in the order of `perm`, where it takes no work: its source, or a scalar."""
+def _cancelled(value: Value, perm: tuple[int, ...], depth: int) -> int | None:
+    """How many transposes go when `value` is computed in the order of `perm` instead.
+
+    None where that takes a transpose of something else than a constant, or work done twice.
+    """
+    inner = value.op
+    if tensor_type(value).rank == 0 or is_constant(value):
+        return 0
+    if inner is None or len(tensor_type(value).shape) != len(perm):
+        return None
+    if inner.name == "transpose":
+        return 1 if _undoes(inner, perm) else None
+    if inner.name not in ELEMENTWISE or len(value.uses) > 1 or depth == 0:
+        return None
+    counts = [_cancelled(operand, perm, depth - 1) for operand in inner.operands]
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
+
+
+def _undoes(transpose: Op, perm: tuple[int, ...]) -> bool:
+    return all(transpose.attrs.perm[axis] == i for i, axis in enumerate(perm))
+
+
+def _reordered(b: GraphBuilder, value: Value, perm: tuple[int, ...]) -> Value:
+    """What `_cancelled` has found to be possible."""
+    inner = value.op
     if tensor_type(value).rank == 0:
         return value
-    inner = _source(value, "transpose")
-    if inner is None or len(inner.attrs.perm) != len(perm):
-        return None
-    back = tuple(inner.attrs.perm[axis] for axis in perm)
-    return inner.operands[0] if back == tuple(range(len(perm))) else None
+    if inner is None or is_constant(value):
+        return _transposed(b, value, perm)
+    if inner.name == "transpose":
+        return inner.operands[0]
+    operands = [_reordered(b, operand, perm) for operand in inner.operands]
+    b.loc = inner.loc
+    return b.emit(OPS[inner.name], operands, inner.attrs).result
 
 
 def _transposed(b: GraphBuilder, value: Value, perm: tuple[int, ...]) -> Value:

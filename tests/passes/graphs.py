@@ -59,9 +59,7 @@ def random_inputs(
     found: dict[str, Array] = {}
     for arg in function.args:
         type = tensor_type(arg)
-        shape = [
-            dim if isinstance(dim, int) else (sizes or {})[str(dim)] for dim in type.shape
-        ]
+        shape = [dim if isinstance(dim, int) else (sizes or {})[str(dim)] for dim in type.shape]
         numbers = generator.uniform(-2, 2, shape)
         if type.dtype.is_int:
             numbers = np.round(numbers * 4) if type.dtype.kind == "i" else np.round(numbers**2)

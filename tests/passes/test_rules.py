@@ -29,7 +29,7 @@ COSTS = {"constant": 0, "pow": 30, "exp": 20, "log": 20, "sigmoid": 24, "silu": 
 CONSTANTS = {"f": (0.5, 2.0, -4.0, 8.0), "i": (1, 2, -4, 8), "u": (1, 2, 4, 8), "b": (0, 1, 1, 0)}
 UNITS = 16
 # The rules that take apart what these match, for some constants; both ways end the same.
-OVERLAPS = {name: ("div-by-power-of-two",) for name in ("div-mul", "mul-div", "div-div")}
+OVERLAPS = dict.fromkeys(("div-mul", "mul-div", "div-div"), ("div-by-power-of-two",))
 
 
 def left_side(rule: Rule, types: tuple[DType, ...], literal: DType) -> Module:
