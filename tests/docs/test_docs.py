@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lower.test_math import CASES
+from tests.lower.math_cases import CASES
 from tests.support import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
