@@ -26,6 +26,7 @@ from tfc.ir.errors import ModelError, UnsupportedError, UsageError
 from tfc.ir.types import TensorType
 
 node = helper.make_node
+X = floats(2, 3)
 
 
 def relu_of(*shape: int | str | None) -> Any:
@@ -269,7 +270,18 @@ def test_shape_that_depends_on_data_is_unsupported(op: str) -> None:
         load(model)
 
 
-# -- If -------------------------------------------------------------------------------------------
+# -- functions and If -----------------------------------------------------------------------------
+
+
+def test_functions_of_the_model_are_inlined() -> None:
+    opset = helper.make_opsetid("", 21)
+    double = helper.make_function(
+        "mine", "Double", ["v"], ["w"], [node("Add", ["v", "v"], ["w"])], [opset]
+    )
+    model = make_model([node("Double", ["x"], ["y"], domain="mine")], [value_info("x", X)], ["y"])
+    model.opset_import.append(helper.make_opsetid("mine", 1))
+    model.functions.append(double)
+    assert [op.name for op in load(model).main.block] == ["add", "return"]
 
 
 def branch(op: str, inner: Sequence[Any] = ()) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,13 @@ def save(model: Any, folder: Path) -> Path:
 
 
 # -- files ----------------------------------------------------------------------------------------
+
+
+def test_missing_onnx_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = save(small(), tmp_path)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(UsageError, match=r"pip install 'tfc-compiler\[onnx\]'"):
+        load(path)
 
 
 @pytest.mark.parametrize(

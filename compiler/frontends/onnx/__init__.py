@@ -14,7 +14,7 @@ from tfc.compiler.frontends.onnx.importer import Importer, Problem
 from tfc.compiler.frontends.onnx.reader import read
 from tfc.compiler.frontends.onnx.symbols import Given
 from tfc.ir.core import Module
-from tfc.ir.errors import CompileError, TfcError
+from tfc.ir.errors import CompileError, TfcError, UsageError
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -52,6 +52,10 @@ def _only_our_errors(source: object) -> Iterator[None]:
         yield
     except TfcError:
         raise
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"reading ONNX models needs {error.name}: pip install 'tfc-compiler[onnx]'"
+        ) from error
     except Exception as error:
         where = str(source) if isinstance(source, (str, Path)) else "model"
         raise CompileError(f"{type(error).__name__}: {error}", where=where) from error
