@@ -56,16 +56,59 @@ class Lane:
     mask: Value | None = None
 
 
-class Emitter:
-    """Emits expressions through a LoopBuilder. `buffers` maps graph values to buffer values."""
+class Names:
+    """What expressions depend on, remembered by node."""
 
-    def __init__(self, builder: LoopBuilder, buffers: Mapping[Value, Value]) -> None:
-        self.b = builder
-        self.buffers = buffers
-        self.scopes = [Scope(builder.block, {})]
-        self.lane: Lane | None = None
+    def __init__(self) -> None:
         self._free: dict[int, frozenset[str]] = {}
         self._reads: dict[int, bool] = {}
+        self._alive: list[Expr] = []
+
+    def free(self, expr: Expr) -> frozenset[str]:
+        """The names (iterators and shape symbols) that `expr` depends on."""
+        known = self._free.get(id(expr))
+        if known is None:
+            names: set[str] = set()
+            for child in children(expr):
+                names |= self.free(child)
+            for dim in own_dims(expr):
+                names |= symbols_of(dim)
+            if isinstance(expr, Reduce):
+                names -= {it.name for it in expr.iters}
+            known = self._free[id(expr)] = frozenset(names)
+            self._alive.append(expr)
+        return known
+
+    def reads(self, expr: Expr) -> bool:
+        """Whether evaluating `expr` touches memory."""
+        known = self._reads.get(id(expr))
+        if known is None:
+            own = isinstance(expr, (Load, Keep))
+            known = self._reads[id(expr)] = own or any(self.reads(c) for c in children(expr))
+            self._alive.append(expr)
+        return known
+
+
+class Emitter:
+    """Emits expressions through a LoopBuilder.
+
+    buffers maps graph values to buffer values; written are the values that the kernel stores to.
+    """
+
+    def __init__(
+        self,
+        builder: LoopBuilder,
+        buffers: Mapping[Value, Value],
+        written: Sequence[Value] = (),
+    ) -> None:
+        self.b = builder
+        self.buffers = buffers
+        self.written = frozenset(written)
+        self.scopes = [Scope(builder.block, {})]
+        self.lane: Lane | None = None
+        names = Names()
+        self.free = names.free
+        self.reads = names.reads
         self._alive: list[Expr] = []
 
     # -- scopes ---------------------------------------------------------------------------------
@@ -134,30 +177,6 @@ class Emitter:
             self.scopes.extend(hidden)
 
     # -- properties of expressions --------------------------------------------------------------
-
-    def free(self, expr: Expr) -> frozenset[str]:
-        """The names (iterators and shape symbols) that `expr` depends on."""
-        known = self._free.get(id(expr))
-        if known is None:
-            names: set[str] = set()
-            for child in children(expr):
-                names |= self.free(child)
-            for dim in own_dims(expr):
-                names |= symbols_of(dim)
-            if isinstance(expr, Reduce):
-                names -= {it.name for it in expr.iters}
-            known = self._free[id(expr)] = frozenset(names)
-            self._alive.append(expr)
-        return known
-
-    def reads(self, expr: Expr) -> bool:
-        """Whether evaluating `expr` touches memory."""
-        known = self._reads.get(id(expr))
-        if known is None:
-            own = isinstance(expr, (Load, Keep))
-            known = self._reads[id(expr)] = own or any(self.reads(c) for c in children(expr))
-            self._alive.append(expr)
-        return known
 
     def in_lane(self, names: frozenset[str] | set[str]) -> bool:
         return self.lane is not None and self.lane.name in names
@@ -362,8 +381,20 @@ class Emitter:
         assert self.lane is not None
         if self._contiguous(fixed, dynamic):
             address = self._scalar_address(fixed, dynamic)
-            return self.b.vload(buf, [address], self.lane.width, mask=self.lane.mask)
+            if expr.value in self.written:
+                return self.b.vload(buf, [address], self.lane.width, mask=self.lane.mask)
+            return self._shared_load(buf, address)
         return self.b.gather(buf, [self._lane_address(fixed, dynamic)], self.lane.mask)
+
+    def _shared_load(self, buf: Value, address: Value) -> Value:
+        """A contiguous load of memory that the kernel does not write, made once a scope."""
+        assert self.lane is not None
+        lane = self.lane
+        cache = self.scopes[-1].cache
+        key = ("load", buf, address, lane.width, lane.mask)
+        if key not in cache:
+            cache[key] = self.b.vload(buf, [address], lane.width, mask=lane.mask)
+        return cache[key]
 
     def store(self, value: Value, index: tuple[Index, ...], element: Value) -> None:
         """Write an element, or a vector of them, to the buffer of graph value `value`."""

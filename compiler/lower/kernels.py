@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tfc.compiler.lower import contract, staging
+from tfc.compiler.lower import contract, staging, window, winograd
 from tfc.compiler.lower.compose import Access, Composer, Nest, Output
 from tfc.compiler.lower.cost import estimate
-from tfc.compiler.lower.data import DataTable
+from tfc.compiler.lower.data import Array, DataTable
 from tfc.compiler.lower.emitter import Emitter
 from tfc.compiler.lower.nest import NestSchedule
 from tfc.compiler.lower.normal import normalise, reductions
+from tfc.compiler.lower.plan import Plan, Planner
+from tfc.compiler.lower.relayout import plan_relayout
 from tfc.compiler.lower.storage import (
     Part,
     Place,
@@ -21,13 +23,15 @@ from tfc.compiler.lower.storage import (
     index_iters,
     shape_of,
 )
+from tfc.compiler.lower.winograd_kernel import Memory, WinogradSchedule
 from tfc.compiler.target import Target
-from tfc.ir.body import Expr, Load, Number, walk
+from tfc.ir.body import Expr, Load, Number, rewrite, walk
 from tfc.ir.core import Block, Function, Module, Op, Value
-from tfc.ir.dims import DimLike, symbols_of
+from tfc.ir.dims import DimLike, symbol, symbols_of
 from tfc.ir.loop.build import LoopBuilder
+from tfc.ir.loop.verify import THREADS
 from tfc.ir.text.printer import print_function
-from tfc.ir.types import BufferType, TensorType, row_major
+from tfc.ir.types import F32, BufferType, DType, TensorType, row_major
 
 
 @dataclass(frozen=True)
@@ -63,15 +67,24 @@ class Step:
 
 
 class KernelBuilder:
-    """Makes the kernels of one program; equal kernels are made once."""
+    """Makes the kernels of one program; equal kernels are made once.
+
+    winograd: 3x3 convolutions may be computed in fewer products, at a larger rounding error.
+    """
 
     def __init__(
-        self, program: Module, storage: Storage, target: Target, hints: Mapping[str, int]
+        self,
+        program: Module,
+        storage: Storage,
+        target: Target,
+        hints: Mapping[str, int],
+        winograd: bool = True,
     ) -> None:
         self.program = program
         self.storage = storage
         self.target = target
         self.hints = hints
+        self.winograd = winograd
         self.data = DataTable(program)
         self._by_text: dict[str, str] = {}
         self._packed: dict[object, Root] = {}
@@ -171,9 +184,13 @@ class KernelBuilder:
         return [self._emit(name, [nest], written, places or {})]
 
     def _contraction(self, name: str, c: contract.Contraction) -> list[Step]:
-        tile = contract.choose_tile(c, self.target, self.hints)
         right = c.right.load.value
         place = self.storage.place(right)
+        if self.winograd and place.root.kind is RootKind.CONSTANT:
+            step = self._winograd(name, c, place)
+            if step is not None:
+                return [step]
+        tile = contract.choose_tile(c, self.target, self.hints)
         places: dict[Value, Place] = {}
         steps: list[Step] = []
         packed = True
@@ -199,20 +216,49 @@ class KernelBuilder:
         steps.append(self._function(name, reads, written, places, [schedule]))
         return steps
 
+    def _winograd(self, name: str, c: contract.Contraction, place: Place) -> Step | None:
+        """The step that computes a 3x3 convolution of constant weights in fewer products."""
+        conv = winograd.match(c)
+        if conv is None:
+            return None
+        flat = self.data.array_of(place.root)[_int(place.offset) :]
+        weights = winograd.weights_of(conv, flat)
+        plan = winograd.make_plan(conv, weights, self.target, self.hints)
+        if plan is None:
+            return None
+        workers = symbol(THREADS)
+        packed, packed_at = self._constant(winograd.pack_weights(plan, weights), F32)
+        pixels, pixels_at = _scratch(
+            "pixels", plan.pixel_size * (plan.blocks if plan.shared else workers)
+        )
+        products, products_at = _scratch("products", plan.product_size * workers)
+        memory = Memory(packed, pixels, products)
+        streamed = self._exceeds_cache(plan.weight_size, F32)
+
+        def schedule(e: Emitter) -> None:
+            WinogradSchedule(e, plan, memory, self.hints, streamed).emit()
+
+        reads = [*_reads(c.nest, skip=c.right.load.value), packed]
+        written = [*(output.value for output in c.nest.outputs), pixels, products]
+        places = {packed: packed_at, pixels: pixels_at, products: products_at}
+        return self._function(name, reads, written, places, [schedule])
+
     def _is_large(self, c: contract.Contraction) -> bool:
-        """Whether the packed right side is streamed from beyond the second-level cache."""
-        size = contract.packed_size(c)
-        return estimate(size, self.hints) * c.right.load.dtype.bytes > self.target.l2 // 2
+        return self._exceeds_cache(contract.packed_size(c), c.right.load.dtype)
+
+    def _exceeds_cache(self, size: DimLike, dtype: DType) -> bool:
+        """Whether packed weights are streamed from beyond the second-level cache."""
+        return estimate(size, self.hints) * dtype.bytes > self.target.l2 // 2
 
     def _packed_constant(
         self, c: contract.Contraction, tile: contract.Tile, place: Place
     ) -> tuple[Value, Place]:
         flat = self.data.array_of(place.root)[_int(place.offset) :]
-        array = contract.pack_constant(c, tile.block, flat)
-        dtype = c.right.load.dtype
+        return self._constant(contract.pack_constant(c, tile.block, flat), c.right.load.dtype)
+
+    def _constant(self, array: Array, dtype: DType) -> tuple[Value, Place]:
         value = Value(TensorType(dtype, (array.size,)), Block(), 0, "packed")
-        root = self.data.add(array, dtype, value)
-        return value, Place(root, 0, (1,))
+        return value, Place(self.data.add(array, dtype, value), 0, (1,))
 
     def _pack(
         self, c: contract.Contraction, tile: contract.Tile
@@ -234,15 +280,54 @@ class KernelBuilder:
         """Make a kernel of nests that run one after the other."""
         reads: list[Value] = []
         schedules: list[Callable[[Emitter], None]] = []
+        known = dict(places)
         for nest in nests:
+            plan = Planner(nest, self.target, self.hints, self._constants(nest)).plan()
+            nest = self._relayout(nest, plan, known)
             for value in _reads(nest):
                 if value not in reads and value not in written:
                     reads.append(value)
-            schedules.append(lambda e, n=nest: self._nest(e, n))  # type: ignore[misc]
-        return self._function(name, reads, written, places, schedules)
+            schedules.append(lambda e, n=nest, p=plan: self._nest(e, n, p))  # type: ignore[misc]
+        return self._function(name, reads, written, known, schedules)
 
-    def _nest(self, e: Emitter, nest: Nest) -> None:
-        NestSchedule(e, nest, self.target, self.hints).emit()
+    def _nest(self, e: Emitter, nest: Nest, plan: Plan) -> None:
+        found = window.match(nest, plan, self.target)
+        if found is not None:
+            window.WindowSchedule(e, found, self.target, self.hints).emit()
+        else:
+            NestSchedule(e, nest, plan, self.target, self.hints).emit()
+
+    def _constants(self, nest: Nest) -> set[Value]:
+        """The constants that a nest reads."""
+        reads = [value for value in _reads(nest) if value.op is not None]
+        return {v for v in reads if self.storage.place(v).root.kind is RootKind.CONSTANT}
+
+    def _relayout(self, nest: Nest, plan: Plan, places: dict[Value, Place]) -> Nest:
+        """Let constants be contiguous along the vectorised iterator; adds their places."""
+        lane = plan.lane
+        if lane is None:
+            return nest
+        iters = [*nest.iters, *(it for r in reductions(nest) for it in r.iters)]
+        constants = self._constants(nest)
+        made: dict[tuple[Value, DimLike], Load] = {}
+
+        def change(node: Expr) -> Expr | None:
+            if not isinstance(node, Load) or node.value not in constants:
+                return None
+            place = self.storage.place(node.value)
+            new = plan_relayout(node, iters, lane, place.root.size)
+            if new is None:
+                return None
+            key = (node.value, new.source)
+            if key not in made:
+                flat = self.data.array_of(place.root)[_int(place.offset) :]
+                value, at = self._constant(new.apply(flat), node.dtype)
+                places[value] = at
+                made[key] = Load(value, (new.address,), node.dtype)
+            return made[key]
+
+        outputs = tuple(Output(o.value, o.address, rewrite(o.expr, change)) for o in nest.outputs)
+        return Nest(nest.iters, outputs)
 
     def _function(
         self,
@@ -257,7 +342,8 @@ class KernelBuilder:
         names = [f"x{i}" for i in range(len(reads))] + [f"y{i}" for i in range(len(written))]
         block = Block(types, names)
         builder = LoopBuilder(block)
-        emitter = Emitter(builder, dict(zip((*reads, *written), block.args, strict=True)))
+        buffers = dict(zip((*reads, *written), block.args, strict=True))
+        emitter = Emitter(builder, buffers, written)
         for schedule in schedules:
             schedule(emitter)
         builder.emit("return")
@@ -295,6 +381,12 @@ def _reads(nest: Nest, skip: Value | None = None) -> list[Value]:
             if isinstance(node, Load) and node.value is not skip:
                 found[node.value] = None
     return list(found)
+
+
+def _scratch(name: str, size: DimLike) -> tuple[Value, Place]:
+    """Memory of f32 that lives during one call."""
+    value = Value(TensorType(F32, (size,)), Block(), 0, name)
+    return value, Place(Root(RootKind.TEMP, value, size), 0, (1,))
 
 
 def _view_type(value: Value, place: Place) -> BufferType:

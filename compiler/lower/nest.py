@@ -9,17 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from tfc.compiler.lower.compose import Nest
 from tfc.compiler.lower.cost import PARALLEL_WORK, TASK_WORK, estimate, work
 from tfc.compiler.lower.emitter import POSITIONS, Emitter, Lane
 from tfc.compiler.lower.normal import reductions
+from tfc.compiler.lower.plan import (
+    MAX_LANES,
+    Plan,
+    compute_bits,
+    dynamic_entries,
+    extent_width,
+    power_above,
+)
 from tfc.compiler.target import Target
 from tfc.ir.body import COMBINE, Guard, Iter, Keep, Load, Reduce, children, walk
 from tfc.ir.core import Value
 from tfc.ir.dims import (
-    Dim,
     DimLike,
     ceildiv,
     coefficient,
@@ -29,131 +35,25 @@ from tfc.ir.dims import (
     product,
     symbols_of,
 )
-from tfc.ir.types import DType
 
-MAX_LANES = 64
 ACCUMULATORS = 4
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a nest runs: loops outside a row, loops inside it, and what is vectorised."""
-
-    rows: tuple[Iter, ...]
-    inner: tuple[Iter, ...]
-    lane: Iter | None
-    width: int
+# Inside tasks, the iterator that is the number of the thread: what scratch memory is divided by.
+WORKER = "worker"
 
 
 class NestSchedule:
     """Emits one nest through an emitter."""
 
     def __init__(
-        self, emitter: Emitter, nest: Nest, target: Target, hints: Mapping[str, int]
+        self, emitter: Emitter, nest: Nest, plan: Plan, target: Target, hints: Mapping[str, int]
     ) -> None:
         self.e = emitter
         self.nest = nest
+        self.plan = plan
         self.target = target
         self.hints = hints
         self.reduces = reductions(nest)
         self.staged = [r for r in self.reduces if id(r) in _unguarded(nest)]
-        self.plan = self._plan()
-
-    # -- planning -------------------------------------------------------------------------------
-
-    def _plan(self) -> Plan:
-        order = self._storage_order()
-        names: set[str] = set()
-        for reduce in self.reduces:
-            names |= self.e.free(reduce)
-        rows = [it for it in order if it.name in names]
-        inner = [it for it in order if it.name not in names]
-        width = self._max_width()
-        if not self.reduces:
-            rows, inner = order[:-1], order[-1:]
-            lane = self._best_lane(order)
-            if lane is not None and lane not in inner:
-                rows, inner = [it for it in order if it is not lane], [lane]
-            return self._make(rows, inner, lane, width)
-        lane = self._row_lane(rows, width)
-        if lane is not None:
-            rows.remove(lane)
-        return self._make(rows, inner, lane, width)
-
-    def _make(
-        self, rows: Sequence[Iter], inner: Sequence[Iter], lane: Iter | None, width: int
-    ) -> Plan:
-        if lane is not None and isinstance(lane.extent, int):
-            width = min(width, _power_above(lane.extent))
-        return Plan(tuple(rows), tuple(inner), lane if width > 1 else None, width)
-
-    def _storage_order(self) -> list[Iter]:
-        address = self.nest.outputs[0].address
-
-        def stride(it: Iter) -> int:
-            step = coefficient(address, it.name)
-            return estimate(step, self.hints) if step is not None else 0
-
-        return sorted(self.nest.iters, key=stride, reverse=True)
-
-    def _max_width(self) -> int:
-        """Lanes of a vector of the widest element type that is computed with."""
-        bits = max(_compute_bits(output.expr.dtype) for output in self.nest.outputs)
-        for reduce in self.reduces:
-            bits = max(bits, _compute_bits(reduce.dtype if reduce.kind not in POSITIONS
-                                           else reduce.body.dtype))  # fmt: skip
-        return min(self.target.vector_bits // bits, MAX_LANES)
-
-    def _steps(self, name: str) -> Iterator[tuple[DimLike | None, bool]]:
-        """For every access that moves with `name`: its stride, and whether it is a store."""
-        seen: set[int] = set()
-        for output in self.nest.outputs:
-            if name in symbols_of(output.address):
-                yield coefficient(output.address, name), True
-            for node in walk(output.expr):
-                if id(node) in seen or not isinstance(node, (Load, Keep)):
-                    continue
-                seen.add(id(node))
-                if name in self.e.free(node):
-                    fixed = node.index[0]
-                    static = isinstance(fixed, int) or not isinstance(fixed, (Load, Keep))
-                    dynamic = any(name in self.e.free(x) for x in _dynamic(node))
-                    step = coefficient(fixed, name) if static else None  # type: ignore[arg-type]
-                    yield (None if dynamic else step), False
-
-    def _lane_cost(self, it: Iter, width: int) -> float:
-        """Memory operations an element when `it` is vectorised, lower is better."""
-        extent = max(estimate(it.extent, self.hints), 1)
-        lanes = min(width, _power_above(extent))
-        used = extent / (-(-extent // lanes) * lanes)
-        total = 0.2
-        for step, store in self._steps(it.name):
-            if step == 1:
-                total += 1.0
-            else:
-                total += lanes * (1.5 if store else 1.0)
-        return total / (lanes * used)
-
-    def _best_lane(self, order: Sequence[Iter]) -> Iter | None:
-        width = self._max_width()
-        costs = [(self._lane_cost(it, width), -i) for i, it in enumerate(order)]
-        if not costs:
-            return None
-        best = min(costs)
-        return order[-best[1]] if best[0] < 1.5 else None
-
-    def _row_lane(self, rows: Sequence[Iter], width: int) -> Iter | None:
-        """The row iterator whose lanes beat vectorising along the rows, if there is one."""
-        if not rows:
-            return None
-        along = 0.0
-        for reduce in self.reduces:
-            if reduce.iters and reduce.kind not in POSITIONS:
-                along = max(along, self._lane_cost(reduce.iters[-1], width))
-            else:
-                along = max(along, 1.0)
-        best = min(rows, key=lambda it: self._lane_cost(it, width))
-        return best if self._lane_cost(best, width) < along else None
 
     # -- emission -------------------------------------------------------------------------------
 
@@ -190,7 +90,7 @@ class NestSchedule:
         elif len(inner) == 1 and self.e.lane is None and self.plan.width > 1:
             lane = self.plan.lane or (inner[0] if self.reduces else None)
             if lane is inner[0]:
-                self.lanes(lane, min(self.plan.width, _extent_width(lane)), lambda: self._elements([]))
+                self.lanes(lane, min(self.plan.width, extent_width(lane)), lambda: self._elements([]))
             else:
                 with self.e.loop(inner[0]):
                     self._elements([])
@@ -217,7 +117,7 @@ class NestSchedule:
 
     def _reduce_along(self, reduce: Reduce) -> None:
         """Emit a reduction at the current row with its innermost iterator vectorised."""
-        width = min(self.target.vector_bits // _compute_bits(reduce.dtype), MAX_LANES)
+        width = min(self.target.vector_bits // compute_bits(reduce.dtype), MAX_LANES)
         if not self._vectorises(reduce) or width < 2:
             self.e.eval(reduce)
             return
@@ -238,7 +138,7 @@ class NestSchedule:
                 return False
             if isinstance(node, (Load, Keep)) and last.name in self.e.free(node):
                 fixed = node.index[0]
-                if _dynamic(node) or coefficient(fixed, last.name) != 1:  # type: ignore[arg-type]
+                if dynamic_entries(node) or coefficient(fixed, last.name) != 1:  # type: ignore[arg-type]
                     return False
         return True
 
@@ -251,7 +151,7 @@ class VectorReduction:
         self.target = schedule.target
         self.reduce = reduce
         extent = reduce.iters[-1].extent
-        self.width = min(width, _power_above(extent)) if isinstance(extent, int) else width
+        self.width = min(width, power_above(extent)) if isinstance(extent, int) else width
         unrolled = floordiv(extent, self.width * ACCUMULATORS)
         self.accumulators = 1 if unrolled == 0 else ACCUMULATORS
 
@@ -361,21 +261,21 @@ def parallel_loops(
         least = max(2, int(PARALLEL_WORK / max(inner_work, 1.0)))
         when = e.b.ge(e.index(count), e.index(least))
     with e.b.parallel(e.index(tasks), when, "task") as (task, worker):
-        names = {"task": task, "worker": worker}
+        names = {"task": task, WORKER: worker}
         with e.scope(names, conditional=not static):
             start = Iter("task", tasks).dim * grain
             flat = Iter("flat", count)
             stop = minimum(start + grain, count)
             if grain == 1:
-                with e.scope({"flat": task}), _decoded(e, flat, outer), _loops(e, rest):
+                with e.scope({"flat": task}), decoded(e, flat, outer), _loops(e, rest):
                     yield
             else:
-                with e.loop(flat, start, stop), _decoded(e, flat, outer), _loops(e, rest):
+                with e.loop(flat, start, stop), decoded(e, flat, outer), _loops(e, rest):
                     yield
 
 
 @contextmanager
-def _decoded(e: Emitter, flat: Iter, outer: Sequence[Iter]) -> Iterator[None]:
+def decoded(e: Emitter, flat: Iter, outer: Sequence[Iter]) -> Iterator[None]:
     """Define the iterators `outer` from the flat index over all of them."""
     values: dict[str, Value] = {}
     left: DimLike = flat.dim
@@ -415,19 +315,3 @@ def _unguarded(nest: Nest) -> set[int]:
             found.add(id(node))
             stack.extend(() if isinstance(node, Guard) else children(node))
     return found
-
-
-def _dynamic(node: Load | Keep) -> list[Load]:
-    return [i for i in node.index if not isinstance(i, (int, Dim))]  # type: ignore[misc]
-
-
-def _compute_bits(dtype: DType) -> int:
-    return 32 if dtype.name in ("f16", "bf16") else dtype.bits
-
-
-def _power_above(extent: int) -> int:
-    return 1 << max(extent - 1, 0).bit_length()
-
-
-def _extent_width(it: Iter) -> int:
-    return _power_above(it.extent) if isinstance(it.extent, int) else MAX_LANES

@@ -1,0 +1,174 @@
+"""Sliding windows with a few taps: depthwise convolution and pooling.
+
+A tile of neighbouring rows x columns of the output stays in registers while all taps are applied,
+unrolled, so that what the windows of neighbours share is loaded once. Lanes are channels.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tfc.compiler.lower.compose import Nest
+from tfc.compiler.lower.cost import work
+from tfc.compiler.lower.emitter import POSITIONS, Emitter
+from tfc.compiler.lower.nest import NestSchedule, parallel_loops
+from tfc.compiler.lower.normal import reductions
+from tfc.compiler.lower.plan import Plan
+from tfc.compiler.target import Target
+from tfc.ir.body import Expr, Guard, Iter, Load, Number, Reduce, rewrite, substitute_dims, walk
+from tfc.ir.core import Value
+from tfc.ir.dims import (
+    Dim,
+    DimLike,
+    ceildiv,
+    coefficient,
+    minimum,
+    product,
+    substitute,
+    symbol,
+    symbols_of,
+)
+
+MOST_TAPS = 32
+# Output rows x columns in registers, by the number of vector registers.
+TILES = {32: (4, 2), 16: (2, 2)}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A tiled output iterator: tiles of `size` starting at the symbol `start`."""
+
+    it: Iter
+    size: int
+
+    @property
+    def start(self) -> Dim:
+        return symbol(f"{self.it.name}.start")
+
+    @property
+    def tiles(self) -> Iter:
+        return Iter(f"{self.it.name}t", ceildiv(self.it.extent, self.size))
+
+
+@dataclass(frozen=True)
+class Window:
+    """A nest that folds a few static taps around each element."""
+
+    nest: Nest
+    plan: Plan
+    reduce: Reduce
+    outer: tuple[Iter, ...]
+    axes: tuple[Axis, ...]
+
+
+def match(nest: Nest, plan: Plan, target: Target) -> Window | None:
+    """Recognise a window whose lanes are an output iterator and whose tile has overlap."""
+    found = reductions(nest)
+    if len(found) != 1 or len(nest.outputs) != 1 or plan.inner or plan.lane is None:
+        return None
+    (reduce,) = found
+    taps = product(it.extent for it in reduce.iters)
+    if not isinstance(taps, int) or not 1 < taps <= MOST_TAPS or reduce.kind in POSITIONS:
+        return None
+    if any(it.extent == 0 for it in plan.rows):
+        return None
+    if any(isinstance(node, Guard) for node in walk(nest.outputs[0].expr) if node is not reduce):
+        return None
+    sizes = TILES.get(target.vector_registers, (2, 2))
+    tiled = _sliding(plan.rows, reduce)[-2:]
+    if not tiled:
+        return None
+    axes = []
+    for it, size in zip(tiled, sizes[-len(tiled) :], strict=True):
+        if isinstance(it.extent, int):
+            axes.append(Axis(it, min(size, it.extent)))
+    if not axes:
+        return None
+    names = {axis.it.name for axis in axes}
+    outer = tuple(it for it in plan.rows if it.name not in names)
+    return Window(nest, plan, reduce, outer, tuple(axes))
+
+
+def _sliding(rows: tuple[Iter, ...], reduce: Reduce) -> list[Iter]:
+    """The iterators whose neighbours' windows overlap: a tap moves what the iterator moves."""
+    found = []
+    for it in rows:
+        for node in walk(reduce.body):
+            if not isinstance(node, Load) or len(node.index) != 1:
+                continue
+            address = node.index[0]
+            if not isinstance(address, Dim) or it.name not in symbols_of(address):
+                continue
+            step = coefficient(address, it.name)
+            taps = [coefficient(address, tap.name) for tap in reduce.iters]
+            if step is not None and any(_divides(tap, step) for tap in taps):
+                found.append(it)
+                break
+    return found
+
+
+def _divides(tap: DimLike | None, step: DimLike) -> bool:
+    return tap is not None and tap != 0 and step % tap == 0
+
+
+class WindowSchedule:
+    """Emits a window nest."""
+
+    def __init__(
+        self, emitter: Emitter, window: Window, target: Target, hints: Mapping[str, int]
+    ) -> None:
+        self.e = emitter
+        self.w = window
+        self.target = target
+        self.hints = hints
+
+    def emit(self) -> None:
+        w = self.w
+        lane = w.plan.lane
+        assert lane is not None
+        loops = [*w.outer, *(axis.tiles for axis in w.axes)]
+        with parallel_loops(self.e, loops, self._cycles(), self.hints):
+            starts = {}
+            for axis in w.axes:
+                first = axis.tiles.dim * axis.size
+                starts[str(axis.start)] = self.e.index(minimum(first, axis.it.extent - axis.size))
+            with self.e.scope(starts):
+                general = NestSchedule(self.e, w.nest, w.plan, self.target, self.hints)
+                general.lanes(lane, w.plan.width, self._tile)
+
+    def _cycles(self) -> float:
+        cycles = work(self.w.nest.outputs[0].expr, self.hints)
+        for axis in self.w.axes:
+            cycles *= axis.size
+        lane = self.w.plan.lane
+        extent = lane.extent if lane is not None and isinstance(lane.extent, int) else 64
+        return cycles * extent / self.w.plan.width
+
+    def _tile(self) -> None:
+        """All outputs of a tile for one vector of channels."""
+        reduce = self.w.reduce
+        places = [
+            {axis.it.name: axis.start + i for axis, i in zip(self.w.axes, offsets, strict=True)}
+            for offsets in itertools.product(*(range(axis.size) for axis in self.w.axes))
+        ]
+        totals = [list(self.e.initial(reduce)) for _ in places]
+        for tap in itertools.product(*(range(int(it.extent)) for it in reduce.iters)):  # type: ignore[arg-type]
+            at = {it.name: i for it, i in zip(reduce.iters, tap, strict=True)}
+            for place, total in zip(places, totals, strict=True):
+                body = substitute_dims(reduce.body, {**at, **place}, {})
+                step = Reduce(reduce.kind, (), body, reduce.dtype, reduce.last)
+                total[:] = self.e.combine_copies(step, [{}], total)
+        for place, total in zip(places, totals, strict=True):
+            self._store(place, total[0])
+
+    def _store(self, place: Mapping[str, DimLike], total: Value) -> None:
+        (output,) = self.w.nest.outputs
+        hole: Expr = Number(0, self.w.reduce.dtype)
+        self.e.remember(hole, total)
+        opened = rewrite(output.expr, lambda node: None, {id(self.w.reduce): hole})
+        expr = substitute_dims(opened, place, {})
+        address = substitute(output.address, place)
+        self.e.store(output.value, (address,), self.e.eval_wide(expr))
+
