@@ -20,6 +20,7 @@ from benchmarks.probe import Probe, probe
 from benchmarks.timing import ratio, side_by_side
 from tfc.ir.errors import TfcError, UsageError
 
+NO_REASON = ("Exception from ", "Check 'false' failed")
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 
@@ -124,7 +125,9 @@ def _probe(row: Row, path: Path, threads: int, plan: Plan) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+    """The first line that says something: OpenVINO begins with where in its own source it is."""
+    lines = [line for line in str(error).splitlines() if not line.startswith(NO_REASON)]
+    return lines[0] if lines else type(error).__name__
 
 
 def choose_engines(names: Sequence[str]) -> tuple[Engine, ...]:
