@@ -10,7 +10,7 @@ import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -56,15 +56,11 @@ class Executable:
     arrays by input name, a dict by output name. Calls may run in several threads at a time.
     """
 
-    def __init__(
-        self, library: Library, manifest: Mapping[str, Any], file: BinaryIO, threads: int
-    ) -> None:
+    def __init__(self, library: Library, manifest: Mapping[str, Any], threads: int) -> None:
         self.name: str = manifest["name"]
         self.threads = threads
         self.manifest = dict(manifest)
         self.signature = Signature.of(manifest)
-        self._file = file
-        weakref.finalize(self, file.close)
         self._library = library
         self._native_run = library.run
         self._dtypes = tuple(numpy_dtype(port.dtype) for port in self.inputs)
@@ -107,8 +103,9 @@ class Executable:
         partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
             with partial.open("xb") as out:
-                for start in range(0, os.fstat(self._file.fileno()).st_size, _CHUNK):
-                    out.write(os.pread(self._file.fileno(), _CHUNK, start))
+                descriptor = self._library.descriptor
+                for start in range(0, os.fstat(descriptor).st_size, _CHUNK):
+                    out.write(os.pread(descriptor, _CHUNK, start))
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)

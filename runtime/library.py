@@ -53,7 +53,9 @@ class Library:
     """The functions of a loaded artifact; unloaded when the last reference goes."""
 
     def __init__(self, path: str, descriptor: int, prefix: str, threads: bool) -> None:
-        """Load the open file `descriptor`; `path` is its name in messages."""
+        """Load the open file `descriptor`, which is closed at the end; `path` is for messages."""
+        self.descriptor = descriptor
+        weakref.finalize(self, os.close, descriptor).atexit = False
         name = _unique_name(descriptor)
         try:
             self._code = ctypes.CDLL(name if os.path.exists(name) else path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, BinaryIO
+from typing import Any
 
 from tfc.runtime.artifact import read_manifest
 from tfc.runtime.cores import usable_cores
@@ -20,17 +20,28 @@ def load(path: str | os.PathLike[str], *, threads: int | None = None) -> Executa
     Raises ArtifactError, CpuError, or InputError where the file was compiled for one thread.
     """
     manifest = read_manifest(path)
+    threads = _checked(os.fspath(path), manifest, threads)
     try:
-        file = open(path, "rb")  # noqa: SIM115 - the executable keeps it
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise ArtifactError(path, error.strerror or str(error)) from error
-    return executable_of(file, os.fspath(path), manifest, threads)
+    return _executable(descriptor, os.fspath(path), manifest, threads)
 
 
 def executable_of(
-    file: BinaryIO, name: str, manifest: dict[str, Any], threads: int | None
+    descriptor: int, name: str, manifest: dict[str, Any], threads: int | None
 ) -> Executable:
-    """Load an open artifact; `name` is for messages."""
+    """Load an open artifact, whose descriptor goes to the executable; `name` is for messages."""
+    try:
+        threads = _checked(name, manifest, threads)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return _executable(descriptor, name, manifest, threads)
+
+
+def _checked(name: str, manifest: dict[str, Any], threads: int | None) -> int:
+    """Return the number of threads; refuse what cannot run here."""
     reason = reason_not_to_run(manifest.get("isa", {}))
     if reason is not None:
         raise CpuError(f"{name}: {reason}")
@@ -41,8 +52,12 @@ def executable_of(
         raise InputError(f"{threads} threads: must be at least 1")
     if threads > 1 and not has_pool:
         raise InputError(f"{name}: compiled for one thread, so it cannot use {threads}")
-    library = Library(name, file.fileno(), manifest["prefix"], has_pool)
+    return threads
+
+
+def _executable(descriptor: int, name: str, manifest: dict[str, Any], threads: int) -> Executable:
+    library = Library(name, descriptor, manifest["prefix"], bool(manifest.get("threads")))
     try:
-        return Executable(library, manifest, file, threads)
+        return Executable(library, manifest, threads)
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(name, f"the manifest is damaged: {error!r}") from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
-from typing import BinaryIO, cast
 
 from tfc.compiler.build import Options
 from tfc.compiler.driver import compile_module, print_stage
@@ -22,18 +21,18 @@ def compile_in_process(
     It is called again for the texts of `Executable.ir`.
     """
     build = compile_module(open_module(), options)
-    file = _anonymous_file(options.name)
-    build.write_shared(file)
-    file.flush()
-    executable = executable_of(file, options.name, build.manifest, threads)
+    descriptor = _anonymous_file(options.name)
+    with open(descriptor, "wb", buffering=1 << 20, closefd=False) as out:
+        build.write_shared(out)
+    executable = executable_of(descriptor, options.name, build.manifest, threads)
     executable.set_stages(lambda stage: print_stage(open_module(), stage, options))
     return executable
 
 
-def _anonymous_file(name: str) -> BinaryIO:
+def _anonymous_file(name: str) -> int:
     """Open a file that vanishes with its last user: in memory, or else in the temporary folder."""
     try:
-        descriptor = os.memfd_create(name[:200], os.MFD_CLOEXEC)
+        return os.memfd_create(name[:200], os.MFD_CLOEXEC)
     except (AttributeError, OSError):
-        return cast(BinaryIO, tempfile.TemporaryFile(prefix="tfc-"))
-    return open(descriptor, "w+b", buffering=1 << 20)
+        with tempfile.TemporaryFile(prefix="tfc-") as file:
+            return os.dup(file.fileno())
