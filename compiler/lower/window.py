@@ -17,7 +17,7 @@ from tfc.compiler.lower.nest import NestSchedule, parallel_loops
 from tfc.compiler.lower.normal import reductions
 from tfc.compiler.lower.plan import Plan
 from tfc.compiler.target import Target
-from tfc.ir.body import Expr, Guard, Iter, Load, Number, Reduce, rewrite, substitute_dims, walk
+from tfc.ir.body import Expr, Guard, Iter, Load, Position, Reduce, rewrite, substitute_dims, walk
 from tfc.ir.core import Value
 from tfc.ir.dims import (
     Dim,
@@ -32,6 +32,8 @@ from tfc.ir.dims import (
 )
 
 MOST_TAPS = 32
+# Stands for the finished reduction in an epilogue.
+TOTAL = "total"
 # Output rows x columns in registers, by the number of vector registers.
 TILES = {32: (4, 2), 16: (2, 2)}
 
@@ -164,11 +166,12 @@ class WindowSchedule:
             self._store(place, total[0])
 
     def _store(self, place: Mapping[str, DimLike], total: Value) -> None:
+        """Evaluate the epilogue of one output on its total, in a scope of its own."""
         (output,) = self.w.nest.outputs
-        hole: Expr = Number(0, self.w.reduce.dtype)
-        self.e.remember(hole, total)
+        hole: Expr = Position(symbol(TOTAL), self.w.reduce.dtype)
         opened = rewrite(output.expr, lambda node: None, {id(self.w.reduce): hole})
         expr = substitute_dims(opened, place, {})
         address = substitute(output.address, place)
-        self.e.store(output.value, (address,), self.e.eval_wide(expr))
-
+        with self.e.scope({TOTAL: total}):
+            self.e.remember(hole, total)
+            self.e.store(output.value, (address,), self.e.eval_wide(expr))
