@@ -228,7 +228,8 @@ class _Group:
             return space.lacking > 0
         if self.axes > 0:
             return space.lacking > self.axes
-        return space.lacking > 0 and tensor_type(op.result).size == 1
+        row = self.domain[len(self.domain) - space.lacking :]
+        return tensor_type(op.result).size == 1 and sum(dim != 1 for dim in row) > 1
 
     def _space(self, op: Op) -> _Space | None:
         """The space of a producer from those of its users, or None where it has none."""
@@ -263,14 +264,19 @@ class _Group:
         known = self.axes in (0, len(axes)) and operand == self.domain
         if not known or space is None:
             return False
-        kept = space.dropped == 0 and space.lacking == len(axes)
-        if not kept and space != self._unkept(op, len(axes)):
+        if not self._keeps_axes(op, space, len(axes)) and space != self._unkept(op, len(axes)):
             return False
         if self.axes == 0 and not self._rows_stay(len(axes)):
             return False
         self.axes = len(axes)
         self.members[op] = space
         return True
+
+    def _keeps_axes(self, op: Op, space: _Space, axes: int) -> bool:
+        """Whether users see the reduction's result with the axes that it folds, of extent 1."""
+        rank = len(self.domain)
+        shape = (1,) * (rank - tensor_type(op.result).rank) + _shape(op.result)
+        return space.dropped == 0 and shape == self.domain[: rank - axes] + (1,) * axes
 
     @staticmethod
     def _unkept(op: Op, axes: int) -> _Space:

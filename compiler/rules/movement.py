@@ -255,6 +255,64 @@ def broadcast_before_elementwise(op: Op, rw: Rewriter) -> bool:
     return False
 
 
+def _computed_for(value: Value) -> Op | None:
+    """The op that computes the value for a single user; None for views, lookups and inputs."""
+    op = value.op
+    if op is None or len(value.uses) > 1 or tensor_type(value).rank == 0:
+        return None
+    defn = op.defn
+    assert isinstance(defn, OpDef)
+    return op if defn.kind in (Kind.ELEMENTWISE, Kind.CONTRACTION, Kind.WINDOW) else None
+
+
+def _behind_unit_axes(value: Value) -> Value | None:
+    """The value computed for this reshape, if that changes axes of extent 1 only."""
+    inner = _source(value, "reshape")
+    if inner is None or len(value.uses) > 1 or _computed_for(inner.operands[0]) is None:
+        return None
+    kept = [[dim for dim in _shape(v) if dim != 1] for v in (inner.operands[0], value)]
+    return inner.operands[0] if kept[0] == kept[1] else None
+
+
+@rewrite(*ELEMENTWISE)
+def reshape_past_elementwise(op: Op, rw: Rewriter) -> bool:
+    """f(reshape(x), z) is reshape(f(x, reshape(z))): f can then be computed with x.
+
+    Not where z is computed for f alone: it would be the one behind a reshape.
+    """
+    sources = [_behind_unit_axes(value) for value in op.operands]
+    x = next((source for source in sources if source is not None), None)
+    if x is None:
+        return False
+    rest = [v for v, source in zip(op.operands, sources, strict=True) if source is None]
+    reshaped = op.operands[sources.index(x)]
+    if any(map(_computed_for, rest)) or _shape(reshaped) != _shape(op.result):
+        return False
+    b = rw.builder(op)
+    operands = [
+        x if value is reshaped else _like_source(b, value, _shape(reshaped), _shape(x))
+        for value in op.operands
+    ]
+    defn = OPS[op.name]
+    rw.replace(op, b.reshape(b.emit(defn, operands, op.attrs).result, shape=_shape(op.result)))
+    return True
+
+
+def _like_source(b: GraphBuilder, value: Value, reshaped: Shape, source: Shape) -> Value:
+    """Reshape what broadcasts to `reshaped` into what broadcasts to `source` in the same way."""
+    have = _shape(value)
+    if not have:
+        return value
+    dims = iter(
+        dim
+        for dim, full in zip((1,) * (len(reshaped) - len(have)) + have, reshaped, strict=True)
+        if full != 1
+    )
+    shape = tuple(1 if full == 1 else next(dims) for full in source)
+    result: Value = value if shape == have else b.reshape(value, shape=shape)
+    return result
+
+
 # -- parts --------------------------------------------------------------------------------------
 
 
@@ -425,6 +483,7 @@ MOVEMENT: tuple[Rewrite, ...] = (
     transpose_of_unit_axes,
     transpose_through_elementwise,
     broadcast_before_elementwise,
+    reshape_past_elementwise,
     slice_of_everything,
     slice_of_slice,
     slice_of_concat,
