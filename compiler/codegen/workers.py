@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import IO
 
 from tfc.compiler.codegen.emit import emit_object
@@ -88,11 +89,18 @@ def _worker_count(texts: Sequence[str], jobs: int) -> int:
     return max(0, min(jobs - 1, len(texts) - 1, worth))
 
 
+def _package_root() -> str:
+    """The folder that `tfc` is in: an editable install may find it by an import hook alone."""
+    import tfc
+
+    return str(Path(tfc.__path__[0]).parent)
+
+
 class _Worker:
     """A process that emits; `emit` gives None when it is gone."""
 
     def __init__(self, target: Target, opt: int) -> None:
-        command = [sys.executable, "-S", "-c", _START, json.dumps(sys.path)]
+        command = [sys.executable, "-S", "-c", _START, json.dumps([_package_root(), *sys.path])]
         # In a session of its own, so that an interrupt from the keyboard stays with the caller.
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
