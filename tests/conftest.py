@@ -1,4 +1,4 @@
-"""Fixtures and options of the whole suite: the model files, their cache, and --bless."""
+"""Fixtures and options of the whole suite: the model files, the caches, and --bless."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def bless(request: pytest.FixtureRequest) -> bool:
     """Whether a golden test shall write what it got instead of comparing."""
     return bool(request.config.getoption("--bless"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep compiled kernels between tests, and neither read nor fill the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TFC_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("TFC_CACHE", raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")
