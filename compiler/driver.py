@@ -17,6 +17,8 @@ from tfc.ir.text.printer import print_module
 from tfc.ir.verify import verify
 
 STAGES = ("graph", "fused", "loops", "llvm", "asm")
+# What lowering does unless it is among the disabled passes, which it is named with.
+WINOGRAD = "winograd"
 
 
 def compile_module(module: Module, options: Options) -> Build:
@@ -32,7 +34,12 @@ def lower_module(module: Module, options: Options, *, optimised: bool = False) -
     if not optimised:
         optimise(module, options)
     options.progress("lower", 0, 1)
-    program = lower(module, options.target, hints(module.main.symbols))
+    program = lower(
+        module,
+        options.target,
+        hints(module.main.symbols),
+        winograd=options.opt > 0 and WINOGRAD not in options.passes.get("disabled", ()),
+    )
     if options.verify:
         verify(program)
     return program
@@ -46,7 +53,9 @@ def optimise(module: Module, options: Options) -> None:
 
 def pass_context(options: Options) -> PassContext:
     """Return what the pass manager is told."""
-    return PassContext(options.target, options.opt, verify=options.verify, **options.passes)
+    settings = dict(options.passes)
+    settings["disabled"] = set(settings.get("disabled", ())) - {WINOGRAD}
+    return PassContext(options.target, options.opt, verify=options.verify, **settings)
 
 
 def hints(symbols: Mapping[str, SymbolInfo]) -> dict[str, int]:

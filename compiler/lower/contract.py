@@ -30,17 +30,24 @@ from tfc.ir.dims import (
     ceildiv,
     coefficient,
     evaluate,
+    floordiv,
     minimum,
     product,
     substitute,
     symbols_of,
 )
+from tfc.ir.loop.build import LoopBuilder
 from tfc.ir.types import DType, VectorType
 
 Array = npt.NDArray[Any]
 PREFETCH_STEPS = 64
 MAX_VECTORS = 8
+# Independent multiply-adds that keep two units of latency four busy, and how many sets of
+# accumulators a small tile may use to have that many.
+CHAINS = 8
+MAX_SETS = 4
 MIN_WORK = 512
+LEAST_ROWS = 4
 
 
 @dataclass(frozen=True)
@@ -189,7 +196,7 @@ def choose_tile(c: Contraction, target: Target, hints: Mapping[str, int]) -> Til
         padded_n = math.ceil(n / (vectors * lanes)) * vectors * lanes
         padded_rows = math.ceil(height / th) * th * math.ceil(width / tw) * tw
         loads = 1 / (th * tw) + 1 / vectors
-        chains = 8 / min(th * tw * vectors, 8)
+        chains = CHAINS / min(th * tw * vectors * MAX_SETS, CHAINS)
         cost = padded_n / n * padded_rows / total * (1 + 0.25 * loads) * chains
         order = abs(vectors - 2)
         if best is None or (cost, order) < best[:2]:
@@ -262,6 +269,11 @@ def is_contiguous(c: Contraction) -> bool:
     return coefficient(c.right.address, c.n.name) == 1
 
 
+def repays(c: Contraction, hints: Mapping[str, int]) -> bool:
+    """Whether enough rows use a right side packed at run time to pay for the packing."""
+    return estimate(product(it.extent for it in c.rows), hints) >= LEAST_ROWS
+
+
 def packed_size(c: Contraction) -> DimLike:
     """Elements of the right side that the kernel reads."""
     return product(it.extent for it in (*c.batch, c.n, *c.reduced))
@@ -323,6 +335,22 @@ def _without(side: Factor, it: Iter) -> Factor:
 # -- the kernel -------------------------------------------------------------------------------
 
 
+def multiply_add(
+    b: LoopBuilder, column: Sequence[Value], row: Sequence[Value], totals: Sequence[Value]
+) -> list[Value]:
+    """Add the outer product of scalars and vectors to the accumulators, which are row-major."""
+    following: list[Value] = []
+    for i, scalar in enumerate(column):
+        for j, vector in enumerate(row):
+            assert isinstance(vector.type, VectorType)
+            wide, total = b.splat(scalar, vector.type.lanes), totals[i * len(row) + j]
+            if vector.type.dtype.is_float:
+                following.append(b.fma(wide, vector, total))
+            else:
+                following.append(b.add(b.mul(wide, vector), total))
+    return following
+
+
 class ContractionSchedule:
     """Emits the register-blocked kernel of a contraction.
 
@@ -373,8 +401,19 @@ class ContractionSchedule:
         lefts = [self._left(row) for row in rows]
         like = VectorType(self.c.reduce.dtype, self.tile.lanes)
         zero = self.b.const(0, like)
-        totals = self._sum(list(self.c.reduced), lefts, [zero] * (len(rows) * self.tile.vectors))
-        self._finish(rows, totals)
+        size = len(rows) * self.tile.vectors
+        sets = self._sets(size)
+        totals = self._sum(list(self.c.reduced), lefts, [zero] * (size * sets))
+        for extra in range(size, len(totals), size):
+            for i in range(size):
+                totals[i] = self.b.add(totals[i], totals[extra + i])
+        self._finish(rows, totals[:size])
+
+    def _sets(self, size: int) -> int:
+        """How many sets of accumulators take turns over the innermost reduced iterator."""
+        sets = max(1, min(MAX_SETS, CHAINS // size))
+        extent = self.c.reduced[-1].extent
+        return sets if not isinstance(extent, int) or extent >= 2 * sets else 1
 
     def _starts(self, axis: int, size: int) -> list[Value]:
         """The iterator values of a tile along one axis. The last tile overlaps its neighbour."""
@@ -404,30 +443,37 @@ class ContractionSchedule:
             return self.b.view(buf, self.e.index(origin), buf.type)  # type: ignore[arg-type]
 
     def _sum(self, iters: list[Iter], lefts: list[Value], carried: list[Value]) -> list[Value]:
-        if not iters:
-            return self._step(lefts, carried)
+        if len(iters) == 1:
+            return self._innermost(iters[0], lefts, carried)
         with self.e.loop(iters[0], carried=carried) as (values, following):
             following.extend(self._sum(iters[1:], lefts, list(values)))
         return values
+
+    def _innermost(self, it: Iter, lefts: list[Value], carried: list[Value]) -> list[Value]:
+        """Steps of the innermost iterator, in turns where there are several sets."""
+        size = len(lefts) * self.tile.vectors
+        sets = len(carried) // size
+        full = floordiv(it.extent, sets) * sets
+        with self.e.loop(it, 0, full, sets, carried) as (values, following):
+            base = self.e.index(it.dim)
+            for turn in range(sets):
+                at = self.b.add(base, self.e.index(turn)) if turn else base
+                with self.e.scope({it.name: at}):
+                    own = values[turn * size : (turn + 1) * size]
+                    following.extend(self._step(lefts, own))
+        if full == it.extent:
+            return values
+        with self.e.loop(it, full, it.extent, 1, values[:size]) as (rest, following):
+            following.extend(self._step(lefts, rest))
+        return [*rest, *values[size:]]
 
     def _step(self, lefts: list[Value], carried: list[Value]) -> list[Value]:
         """One multiply-add of every accumulator."""
         rights = [self._right(v) for v in range(self.tile.vectors)]
         origin = substitute(self.c.left.address, {it.name: 0 for it in self.c.reduced})
         offset = self.e.index(self.c.left.address - origin)
-        following: list[Value] = []
-        for row, left in enumerate(lefts):
-            scalar = self.b.cast(self.b.load(left, offset), self.c.left.dtype)
-            wide = self.b.splat(scalar, self.tile.lanes)
-            for v, right in enumerate(rights):
-                total = carried[row * self.tile.vectors + v]
-                following.append(self._multiply_add(wide, right, total))
-        return following
-
-    def _multiply_add(self, x: Value, y: Value, total: Value) -> Value:
-        if self.c.reduce.dtype.is_float:
-            return self.b.fma(x, y, total)
-        return self.b.add(self.b.mul(x, y), total)
+        column = [self.b.cast(self.b.load(left, offset), self.c.left.dtype) for left in lefts]
+        return multiply_add(self.b, column, rights, carried)
 
     def _right(self, vector: int) -> Value:
         buf = self.e.buffers[self.c.right.load.value]

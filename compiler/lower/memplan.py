@@ -2,6 +2,7 @@
 
 Static sizes: largest first, each at the lowest offset free for its lifetime. With symbolic sizes:
 buffers share slots, and offsets are prefix sums of the slots' sizes, evaluated at run time.
+Memory for each thread comes last, so that it does not make the rest symbolic.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tfc.ir.dims import DimLike, ceildiv, maximum
+from tfc.ir.dims import DimLike, ceildiv, maximum, symbols_of
+from tfc.ir.loop.verify import THREADS
 
 ALIGNMENT = 64
 
@@ -40,9 +42,20 @@ def aligned(size: DimLike) -> DimLike:
 
 def plan_memory(buffers: Sequence[Lifetime], estimates: Sequence[int]) -> MemoryPlan:
     """Place every buffer. `estimates` are likely sizes in bytes, used where sizes are symbolic."""
-    if all(isinstance(buffer.size, int) for buffer in buffers):
-        return _plan_static(buffers)
-    return _plan_slots(buffers, estimates)
+    offsets: list[DimLike] = [0] * len(buffers)
+    total: DimLike = 0
+    each = [THREADS in symbols_of(buffer.size) for buffer in buffers]
+    for last in (False, True):
+        chosen = [i for i in range(len(buffers)) if each[i] is last]
+        own = [buffers[i] for i in chosen]
+        if all(isinstance(buffer.size, int) for buffer in own):
+            plan = _plan_static(own)
+        else:
+            plan = _plan_slots(own, [estimates[i] for i in chosen])
+        for i, offset in zip(chosen, plan.offsets, strict=True):
+            offsets[i] = total + offset
+        total = total + plan.size
+    return MemoryPlan(tuple(offsets), total)
 
 
 def _plan_static(buffers: Sequence[Lifetime]) -> MemoryPlan:

@@ -36,13 +36,16 @@ class Call:
     op: Op | None
 
 
-def lower(module: Module, target: Target, hints: Mapping[str, int]) -> Module:
+def lower(
+    module: Module, target: Target, hints: Mapping[str, int], *, winograd: bool = True
+) -> Module:
     """Return the loop-level program of a graph module whose ops all have bodies.
 
-    hints: likely values of the symbols. Raises UnsupportedError and CompileError.
+    hints: likely values of the symbols. winograd: as for `KernelBuilder`.
+    Raises UnsupportedError and CompileError.
     """
     with _deep_recursion():
-        return ProgramBuilder(module, target, hints).build()
+        return ProgramBuilder(module, target, hints, winograd).build()
 
 
 @contextmanager
@@ -59,7 +62,9 @@ def _deep_recursion() -> Iterator[None]:
 class ProgramBuilder:
     """Lowers one module."""
 
-    def __init__(self, module: Module, target: Target, hints: Mapping[str, int]) -> None:
+    def __init__(
+        self, module: Module, target: Target, hints: Mapping[str, int], winograd: bool
+    ) -> None:
         self.source = module
         self.function = module.main
         self.target = target
@@ -71,7 +76,7 @@ class ProgramBuilder:
         self.store = module.constants
         self.program = Module("loop", constants=self.store, source=module.source)
         self.storage = Storage(self.function)
-        self.kernels = KernelBuilder(self.program, self.storage, target, self.hints)
+        self.kernels = KernelBuilder(self.program, self.storage, target, self.hints, winograd)
         self.calls: list[Call] = []
 
     def build(self) -> Module:

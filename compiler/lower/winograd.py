@@ -1,0 +1,392 @@
+"""Winograd's minimal filtering for 3x3 convolutions: where it fits, its transforms, its weights.
+
+F(m x m) computes m x m outputs from (m + 2) x (m + 2) inputs with one product per input element
+(Lavin and Gray, 2016). The kernel is in `winograd_kernel`, the reasons are in
+docs/decisions/0007-winograd.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from tfc.compiler.lower.contract import Contraction, stride_of
+from tfc.compiler.lower.cost import estimate
+from tfc.compiler.target import Target
+from tfc.ir.body import Iter, Load
+from tfc.ir.dims import DimLike, ceildiv, product, substitute
+from tfc.ir.loop.numeric import compute
+from tfc.ir.loop.scalar import ScalarBuilder
+from tfc.ir.types import F32, DType
+
+Array = npt.NDArray[Any]
+T = TypeVar("T")
+
+TAPS = 3
+LEAST_CHANNELS = 32
+LEAST_TILES = 16
+# Of the largest value, against float64. F(4x4) has 3e-6 with weights as models have them.
+ERROR_LIMIT = 2e-5
+VECTORS = 2
+# With so many tiles a block's transformed pixels and products stay in the second-level cache.
+BLOCK_TILES = 28
+# From this many blocks on, each is a task; fewer share the transformed pixels, see `Plan`.
+TASK_BLOCKS = 4
+# Planes that are multiples of 4 KiB apart would compete for the same few lines of L1.
+PLANE_GAP = 16
+L1_STRIDE = 1024
+
+
+# -- transforms ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Form:
+    """F(m x m, 3 x 3). weights: the matrix G. inputs, outputs: B^T and A^T applied to a column."""
+
+    m: int
+    weights: Array
+    inputs: Callable[[ScalarBuilder[Any], Sequence[Any]], list[Any]]
+    outputs: Callable[[ScalarBuilder[Any], Sequence[Any]], list[Any]]
+
+    @property
+    def side(self) -> int:
+        return self.m + TAPS - 1
+
+    @property
+    def products(self) -> int:
+        """Products of one tile, each a plane of its own."""
+        return self.side * self.side
+
+
+def _scaled(b: ScalarBuilder[T], factor: float, x: T, y: T) -> T:
+    """factor * x + y."""
+    return b.fma(b.const(factor, x), x, y)
+
+
+def _inputs_2(b: ScalarBuilder[T], d: Sequence[T]) -> list[T]:
+    return [b.sub(d[0], d[2]), b.add(d[1], d[2]), b.sub(d[2], d[1]), b.sub(d[1], d[3])]
+
+
+def _outputs_2(b: ScalarBuilder[T], x: Sequence[T]) -> list[T]:
+    return [b.add(b.add(x[0], x[1]), x[2]), b.sub(b.sub(x[1], x[2]), x[3])]
+
+
+def _inputs_4(b: ScalarBuilder[T], d: Sequence[T]) -> list[T]:
+    even, odd = _scaled(b, -4, d[2], d[4]), _scaled(b, -4, d[1], d[3])
+    outer, inner = b.sub(d[4], d[2]), b.sub(d[3], d[1])
+    return [
+        _scaled(b, 4, d[0], _scaled(b, -5, d[2], d[4])),
+        b.add(even, odd),
+        b.sub(even, odd),
+        _scaled(b, 2, inner, outer),
+        _scaled(b, -2, inner, outer),
+        _scaled(b, 4, d[1], _scaled(b, -5, d[3], d[5])),
+    ]
+
+
+def _outputs_4(b: ScalarBuilder[T], x: Sequence[T]) -> list[T]:
+    even, odd = b.add(x[1], x[2]), b.sub(x[1], x[2])
+    wide, narrow = b.add(x[3], x[4]), b.sub(x[3], x[4])
+    return [
+        b.add(b.add(x[0], even), wide),
+        _scaled(b, 2, narrow, odd),
+        _scaled(b, 4, wide, even),
+        b.add(_scaled(b, 8, narrow, odd), x[5]),
+    ]
+
+
+# The interpolation points are 0, 1, -1 and infinity; F(4x4) adds 2 and -2.
+F2 = Form(2, np.array([[1, 0, 0], [1 / 2, 1 / 2, 1 / 2], [1 / 2, -1 / 2, 1 / 2], [0, 0, 1]]),
+          _inputs_2, _outputs_2)  # fmt: skip
+F4 = Form(
+    4,
+    np.array(
+        [
+            [1 / 4, 0, 0],
+            [-1 / 6, -1 / 6, -1 / 6],
+            [-1 / 6, 1 / 6, -1 / 6],
+            [1 / 24, 1 / 12, 1 / 6],
+            [1 / 24, -1 / 12, 1 / 6],
+            [0, 0, 1],
+        ]
+    ),
+    _inputs_4,
+    _outputs_4,
+)
+
+
+def both_axes(b: ScalarBuilder[T], fn: Callable[..., list[T]], tile: Sequence[T]) -> list[T]:
+    """Apply a transform to the columns of a square tile, row-major, and then to its rows."""
+    side = round(len(tile) ** 0.5)
+    columns = [fn(b, tile[j::side]) for j in range(side)]
+    return [x for row in zip(*columns, strict=True) for x in fn(b, row)]
+
+
+# -- where it fits ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A contraction that is a 3x3 convolution: output (y, x) reads input (y + ky, x + kx).
+
+    images: the other row iterators. pixel: position of input (y, x) in channel 0; each step of
+    y or x, and of the tap along the same axis, moves it by the same stride.
+    """
+
+    contraction: Contraction
+    images: tuple[Iter, ...]
+    y: Iter
+    x: Iter
+    ky: Iter
+    kx: Iter
+    channels: Iter
+    pixel: DimLike
+
+
+def match(c: Contraction) -> Convolution | None:
+    """Recognise a convolution with 3x3 taps, distance 1 and channels innermost."""
+    f32 = all(side.dtype == side.load.dtype == F32 for side in (c.left, c.right))
+    if not f32 or c.batch or c.reduce.dtype != F32:
+        return None
+    c = _split_taps(c)
+    if len(c.reduced) != 3:
+        return None
+    ky, kx, channels = c.reduced
+    if not (_is_wide(channels) and _is_wide(c.n)) or stride_of(c.left.address, channels) != 1:
+        return None
+    y, x = (_moving_with(c, tap) for tap in (ky, kx))
+    if y is None or x is None or y is x:
+        return None
+    images = tuple(it for it in c.rows if it not in (y, x))
+    pixel = substitute(c.left.address, {it.name: 0 for it in c.reduced})
+    return Convolution(c, images, y, x, ky, kx, channels, pixel)
+
+
+def _is_wide(channels: Iter) -> bool:
+    return isinstance(channels.extent, int) and channels.extent >= LEAST_CHANNELS
+
+
+def _moving_with(c: Contraction, tap: Iter) -> Iter | None:
+    """The row iterator whose steps on the left are those of `tap`, an axis of the kernel."""
+    if tap.extent != TAPS:
+        return None
+    step = stride_of(c.left.address, tap)
+    return next((it for it in c.rows if stride_of(c.left.address, it) == step), None)
+
+
+def _split_taps(c: Contraction) -> Contraction:
+    """Take the taps of the inner axis out of the channels, where both sides ran through them."""
+    if len(c.reduced) != 2:
+        return c
+    merged = c.reduced[1]
+    pixels = [stride_of(c.left.address, it) for it in c.rows]
+    inner = [size for size in pixels if size * TAPS == merged.extent]
+    if not inner or stride_of(c.left.address, merged) != 1:
+        return c
+    tap, channel = Iter(f"{merged.name}t", TAPS), Iter(f"{merged.name}c", inner[0])
+    both = {merged.name: tap.dim * inner[0] + channel.dim}
+    left, right = (
+        replace(
+            side,
+            load=Load(side.load.value, (substitute(side.address, both),), side.load.dtype),
+        )
+        for side in (c.left, c.right)
+    )
+    return replace(c, left=left, right=right, reduced=(c.reduced[0], tap, channel))
+
+
+# -- the plan -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a convolution runs: blocks of tiles, panels of output channels, and scratch memory.
+
+    block: tiles of a block; rows: of them in one register tile. The last block, register tile
+    and panel overlap their neighbours, and compute the same bits again.
+    shared: there are few blocks, so the pixels of all are transformed first, and then every pair
+    of a panel and a block is a task; else a block is a task, from its pixels to its outputs.
+    """
+
+    conv: Convolution
+    form: Form
+    lanes: int
+    tiles: DimLike
+    block: int
+    rows: int
+    shared: bool
+
+    @property
+    def columns(self) -> int:
+        """Output channels of a panel."""
+        return VECTORS * self.lanes
+
+    @property
+    def inputs(self) -> int:
+        return _extent(self.conv.channels)
+
+    @property
+    def outputs(self) -> int:
+        return _extent(self.conv.contraction.n)
+
+    @property
+    def panels(self) -> int:
+        return -(-self.outputs // self.columns)
+
+    @property
+    def blocks(self) -> DimLike:
+        return ceildiv(self.tiles, self.block)
+
+    @property
+    def pitch(self) -> int:
+        """Elements between the transformed pixels of neighbouring tiles."""
+        return self.inputs if self.inputs % L1_STRIDE else self.inputs + PLANE_GAP
+
+    @property
+    def pixel_plane(self) -> int:
+        return self.block * self.pitch + PLANE_GAP
+
+    @property
+    def product_plane(self) -> int:
+        return self.block * self.columns + PLANE_GAP
+
+    @property
+    def pixel_size(self) -> int:
+        """Elements of one block's transformed pixels."""
+        return self.form.products * self.pixel_plane
+
+    @property
+    def product_size(self) -> int:
+        """Elements of the products of one block and panel."""
+        return self.form.products * self.product_plane
+
+    @property
+    def weight_size(self) -> int:
+        return self.panels * self.form.products * self.inputs * self.columns
+
+
+def _extent(it: Iter) -> int:
+    assert isinstance(it.extent, int)
+    return it.extent
+
+
+def make_plan(
+    conv: Convolution, weights: Array, target: Target, hints: Mapping[str, int]
+) -> Plan | None:
+    """Choose the largest form that is exact enough and has tiles enough; None for neither."""
+    for form in (F4, F2):
+        tiles = _tiles(conv, form)
+        count = estimate(tiles, hints)
+        if count >= LEAST_TILES and error_of(form, weights) <= ERROR_LIMIT:
+            return _plan(conv, form, tiles, count, target)
+    return None
+
+
+def _tiles(conv: Convolution, form: Form) -> DimLike:
+    across = [ceildiv(it.extent, form.m) for it in (conv.y, conv.x)]
+    return product([*(it.extent for it in conv.images), *across])
+
+
+def _plan(conv: Convolution, form: Form, tiles: DimLike, count: int, target: Target) -> Plan:
+    most = (target.vector_registers - VECTORS - 1) // VECTORS
+    blocks = -(-count // (most * max(BLOCK_TILES // most, 1)))
+    block = -(-count // blocks)
+    rows = -(-block // -(-block // most))
+    shared = blocks < TASK_BLOCKS
+    return Plan(conv, form, target.lanes(F32), tiles, block, rows, shared)
+
+
+# -- weights ------------------------------------------------------------------------------------
+
+
+def weights_of(conv: Convolution, flat: Array) -> Array:
+    """Return the constant right side as a view [output, input, ky, kx] of its elements `flat`."""
+    address = conv.contraction.right.address
+    iters = (conv.contraction.n, conv.channels, conv.ky, conv.kx)
+    base = substitute(address, {it.name: 0 for it in iters})
+    steps = [stride_of(address, it) for it in iters]
+    assert isinstance(base, int)
+    return np.lib.stride_tricks.as_strided(
+        flat[base:],
+        [_extent(it) for it in iters],
+        [step * flat.itemsize for step in steps if isinstance(step, int)],
+        writeable=False,
+    )
+
+
+def pack_weights(plan: Plan, weights: Array) -> Array:
+    """Return the transformed weights as [panel][product][input][column], rounded once."""
+    matrix = np.kron(plan.form.weights, plan.form.weights)
+    shape = (plan.panels, plan.form.products, plan.inputs * plan.columns)
+    packed = np.empty(shape, np.float32)
+    for panel in range(plan.panels):
+        first = min(panel * plan.columns, plan.outputs - plan.columns)
+        own = weights[first : first + plan.columns].transpose(2, 3, 1, 0)
+        packed[panel] = matrix @ own.reshape(TAPS * TAPS, -1).astype(np.float64)
+    return packed.reshape(-1)
+
+
+# -- accuracy -----------------------------------------------------------------------------------
+
+_TRIAL_OUTPUTS = 16
+_TRIAL_TILES = 4
+
+
+class _Arrays(ScalarBuilder[Array]):
+    """Computes the transforms on float32 arrays."""
+
+    def scalar(self, name: str, args: tuple[Array, ...], dtype: DType) -> Array:
+        return compute(name, args, dtype)
+
+    def dtype_of(self, value: Array) -> DType:
+        return F32
+
+    def const(self, value: float | complex, like: Array | DType) -> Array:
+        return np.asarray(value, np.float32)
+
+
+def error_of(form: Form, weights: Array) -> float:
+    """Return the largest error of a few tiles, of the largest value, as the kernel computes them.
+
+    Half the pixels are positive, as behind a relu. NaN where the weights are not finite.
+    """
+    chosen = np.linspace(0, len(weights) - 1, min(len(weights), _TRIAL_OUTPUTS)).astype(int)
+    kernels = weights[chosen].astype(np.float64)
+    channels = kernels.shape[1]
+    random = np.random.default_rng(0)
+    shape = (_TRIAL_TILES, channels, form.side, form.side)
+    pixels = random.standard_normal(shape, dtype=np.float32)
+    pixels[::2] = np.abs(pixels[::2])
+    with np.errstate(all="ignore"):
+        wanted = _direct(form, pixels, kernels)
+        found = _filtered(form, pixels, kernels)
+        return float(np.max(np.abs(found - wanted)) / np.max(np.abs(wanted)))
+
+
+def _direct(form: Form, pixels: Array, kernels: Array) -> Array:
+    """Return the outputs of tiles in float64, as [y, x, tile, output]."""
+    windows = np.lib.stride_tricks.sliding_window_view(pixels, (TAPS, TAPS), axis=(2, 3))
+    rows = windows.transpose(2, 3, 0, 1, 4, 5).reshape(form.m**2 * len(pixels), -1)
+    outputs = rows.astype(np.float64) @ kernels.reshape(len(kernels), -1).T
+    return np.asarray(outputs).reshape(form.m, form.m, len(pixels), len(kernels))
+
+
+def _filtered(form: Form, pixels: Array, kernels: Array) -> Array:
+    """Return the same by the transforms, in float32."""
+    b = _Arrays()
+    matrix = np.kron(form.weights, form.weights)
+    transformed = (kernels.reshape(*kernels.shape[:2], -1) @ matrix.T).astype(np.float32)
+    tile = list(pixels.transpose(2, 3, 1, 0).reshape(form.products, *pixels.shape[1::-1]))
+    inputs = both_axes(b, form.inputs, tile)
+    # The sum over the outermost axis adds in order, as the kernel does.
+    products = [
+        (x[:, :, None] * transformed[:, :, i].T[:, None, :]).sum(axis=0)
+        for i, x in enumerate(inputs)
+    ]
+    outputs = both_axes(b, form.outputs, products)
+    return np.asarray(outputs, np.float64).reshape(form.m, form.m, len(pixels), len(kernels))
