@@ -61,11 +61,11 @@ def command(
     if output is not None:
         from tfc.compiler.build import Build
 
-        Build.write_text(output, text)
+        Build.write_text(output, text.rstrip("\n") + "\n")
     elif as_json:
         emit_json(facts)
     else:
-        click.echo(text, nl=not text.endswith("\n"))
+        click.echo(text.rstrip("\n"))
 
 
 def _text(model: Path, settings: Settings, options: Options, stage: str, kernel: str | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 import time
@@ -13,7 +14,16 @@ import click
 
 
 def emit_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2))
+    """Print JSON; it has no NaN and no infinity, which are the strings nan, inf and -inf here."""
+    click.echo(json.dumps(_finite(value), indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def table(rows: Sequence[Sequence[str]], head: Sequence[str] = ()) -> str:
