@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tfc.cli.options import (
+    INPUT_SYNTAX,
     MODEL,
     Settings,
     compile_options,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 _PERCENTILES = (50, 90, 99)
 
 
-@click.command("bench")
+@click.command("bench", epilog=INPUT_SYNTAX)
 @click.argument("model", type=MODEL)
 @click.option(
     "--input",

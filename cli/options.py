@@ -21,6 +21,17 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 MODEL = click.Path(path_type=Path)
 
+INPUT_SYNTAX = """\b
+Values of --input are NAME=VALUE; with one input the name may be left out.
+  @x.npy, @all.npz:KEY          an array from a file
+  @all.npz (without a name)     every input by its name, or as in.NAME
+  @a.png[:mean=M,scale=S]       an image: (pixel - mean) / scale of pixels 0 to
+                                255; by default what the model's metadata say,
+                                or 0 and 1; M and S may be a/b/c, by channel
+  1x3x224x224xf32=FILL          a new array
+  FILL                          the same, in the input's own type and shape
+FILL is rand[:SEED], randn[:SEED], zeros, ones, range, a number or a JSON list."""
+
 
 @dataclass(frozen=True)
 class Settings:

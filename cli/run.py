@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tfc.cli.options import (
+    INPUT_SYNTAX,
     MODEL,
     Settings,
     compile_options,
@@ -31,7 +32,7 @@ _REPEATS = 20
 _BUDGET = 0.5
 
 
-@click.command("run")
+@click.command("run", epilog=INPUT_SYNTAX)
 @click.argument("model", type=MODEL)
 @click.option(
     "--input",

@@ -25,14 +25,6 @@ _FILLS = "rand[:SEED], randn[:SEED], zeros, ones, range, or JSON"
 _FIRST_SIZE, _OTHER_SIZE = 1, 64
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 
-SYNTAX = f"""\b
-NAME=VALUE, where the name may be left out if there is one input. VALUE is
-  @x.npy, @all.npz:KEY           an array from a file
-  @all.npz (without a name)      every input by its name, or as in.NAME
-  @a.png[:mean=M,scale=S]        an image: (pixel - mean) / scale, pixels 0 to 255
-  1x3x224x224xf32=FILL           a new array; FILL is {_FILLS}
-  FILL                           the same, in the type and shape of the input"""
-
 
 def read_inputs(
     texts: Sequence[str], ports: Sequence[Port], metadata: Callable[[], Mapping[str, Any]]

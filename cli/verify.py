@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tfc.cli.options import (
+    INPUT_SYNTAX,
     MODEL,
     Settings,
     compile_options,
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from tfc.ir.core import Module
 
 
-@click.command("verify")
+@click.command("verify", epilog=INPUT_SYNTAX)
 @click.argument("model", type=MODEL)
 @click.option(
     "--input",
@@ -57,6 +58,7 @@ def command(
     """
     from tfc.cli.compare import largest_error
     from tfc.graph import Graph
+    from tfc.ir.arrays import decode
     from tfc.ir.errors import MismatchError, UsageError
 
     module = open_model(model, settings)
@@ -68,7 +70,8 @@ def command(
     wanted = graph.eval(values)
     rows = []
     for name, reference in wanted.items():
-        error = largest_error(got[name].view(reference.dtype), reference)
+        dtype = graph.outputs[name].dtype
+        error = largest_error(decode(got[name], dtype), decode(reference, dtype))
         good = error["max"] <= atol + rtol * error["scale"]
         rows.append({"name": name, "op": places.get(name, ""), "ok": good, **error})
     if as_json:

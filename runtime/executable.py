@@ -49,6 +49,15 @@ def _address(array: Array) -> int:
     return _pointer_at(id(array) + _DATA_AT).value or 0
 
 
+def _check_layout() -> None:
+    array = np.empty(1)
+    if _address(array) != array.ctypes.data:
+        raise ImportError("this Python does not keep numpy arrays as tfc expects it")
+
+
+_check_layout()
+
+
 class Executable:
     """A compiled model.
 

@@ -15,6 +15,7 @@ import tfc
 from tests.cli.conftest import SCALE, Command
 from tests.support import ROOT
 from tfc.cli.main import COMMANDS
+from tfc.cli.report import Progress
 from tfc.compiler.version import VERSION
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -337,6 +338,42 @@ def test_json_is_all_that_stands_on_stdout(cli: Command, model: Path, tmp_path: 
         result = cli(*command, "--json")
         assert result.code == 0, result.err
         assert isinstance(result.json, dict)
+
+
+def test_images_fit_their_input_in_every_layout(cli: Command, tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    pixels = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
+    image.fromarray(pixels).save(tmp_path / "a.png")
+    first = pixels.astype(np.float32).transpose(2, 0, 1)
+    for shape, wanted in [
+        ((1, 3, 4, 5), first[None]),
+        ((3, 4, 5), first),
+        ((4, 5, 3), pixels),
+        (("N", 3, "H", "W"), first[None]),
+        (("N", "H", "W", 3), pixels[None]),
+    ]:
+        x = tfc.placeholder(shape, name="x")
+        (tmp_path / "same.tfc").write_text(tfc.Graph.of({"y": x + 0}).text())
+        given = f"@{tmp_path}/a.png:mean=1/2/3,scale=2"
+        shown = cli("run", tmp_path / "same.tfc", "--input", given, "--json").json["outputs"]["y"]
+        last = 3 if shape[-1] == 3 else 1
+        mean = np.array([1, 2, 3]).reshape((3,) if last == 3 else (3, 1, 1))
+        np.testing.assert_allclose(shown["values"], (wanted - mean) / 2)
+
+
+def test_progress_is_for_terminals_and_leaves_no_trace(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = Progress(delay=0)
+    silent("lower", 0, 1)
+    silent.close()
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    shown = Progress(delay=0)
+    shown("generate code", 3, 10)
+    shown.close()
+    written = capsys.readouterr().err
+    assert written == "\rgenerate code 3/10\r                  \r"
 
 
 def test_a_trained_network_reads_a_picture(cli: Command) -> None:
