@@ -103,8 +103,7 @@ class ProgramBuilder:
     def _lower_parts(self, op: Op) -> None:
         """Build a concat or pad: what its operands' producers have not written already."""
         parts = PARTS[op.name](op)
-        inside = [self.storage.inside.get(op.operands[p.operand], (None,))[0] is op.result
-                  for p in parts]  # fmt: skip
+        inside = [self.storage.inside.get(op.operands[p.operand]) == (op.result, p) for p in parts]
         if not parts or not any(inside):
             self._call(self.kernels.group(Group.of(op)), op)
             return
