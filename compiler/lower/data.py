@@ -29,8 +29,10 @@ class DataTable:
 
     def array_of(self, root: Root) -> Array:
         """The elements of a constant root, flat and row-major."""
+        assert root.kind is RootKind.CONSTANT
         op = root.value.op
-        assert op is not None and root.kind is RootKind.CONSTANT
+        if op is None:
+            return self._store.get(self._program.data[self._names[root]].ref)
         if op.name == "constant":
             array = arrays.constant_array(op.attrs, self._store)
         else:

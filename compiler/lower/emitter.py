@@ -35,6 +35,8 @@ from tfc.ir.types import BOOL, F32, I64, DType, ScalarType, VectorType
 
 NARROW_FLOATS = ("f16", "bf16")
 POSITIONS = ("argmax", "argmin")
+# Lanes further apart than this are gathered one by one.
+MOST_STEP = 4
 
 
 @dataclass(eq=False)
@@ -384,7 +386,44 @@ class Emitter:
             if expr.value in self.written:
                 return self.b.vload(buf, [address], self.lane.width, mask=self.lane.mask)
             return self._shared_load(buf, address)
+        step = self._lane_step(fixed, dynamic)
+        if step is not None and self.lane.mask is None:
+            return self._strided_load(buf, self._scalar_address(fixed, dynamic), step)
         return self.b.gather(buf, [self._lane_address(fixed, dynamic)], self.lane.mask)
+
+    def _lane_step(self, fixed: DimLike, dynamic: list[Expr]) -> int | None:
+        """The distance of neighbouring lanes where a few whole vectors hold them all."""
+        assert self.lane is not None
+        if any(self.in_lane(self.free(expr)) for expr in dynamic):
+            return None
+        step = coefficient(fixed, self.lane.name)
+        return step if isinstance(step, int) and 1 < step <= MOST_STEP else None
+
+    def _strided_load(self, buf: Value, address: Value, step: int) -> Value:
+        """Load every `step`-th element: whole vectors, then shuffles that keep what is wanted.
+
+        What lies behind the last wanted element may be outside of the buffer, and is not read.
+        """
+        assert self.lane is not None
+        width = self.lane.width
+        parts = []
+        for i in range(step):
+            at = self.b.add(address, self.index(i * width)) if i else address
+            mask = None
+            if i == step - 1:
+                kept = self.b.const(width - step + 1, VectorType(I64, width))
+                mask = self.b.lt(self.b.iota(width), kept)
+            parts.append(self.b.vload(buf, [at], width, mask=mask))
+        found = parts[0]
+        for i, part in enumerate(parts[1:], 1):
+            lanes = [lane * step for lane in range(width)]
+            before = range(width) if i > 1 else lanes
+            picks = [
+                old if at < i * width else min(at - i * width, width - 1) + width
+                for old, at in zip(before, lanes, strict=True)
+            ]
+            found = self.b.shuffle(found, part, picks)
+        return found
 
     def _shared_load(self, buf: Value, address: Value) -> Value:
         """A contiguous load of memory that the kernel does not write, made once a scope."""

@@ -13,7 +13,12 @@ from tfc.compiler.lower.emitter import Emitter
 from tfc.compiler.lower.nest import NestSchedule
 from tfc.compiler.lower.normal import normalise, reductions
 from tfc.compiler.lower.plan import Plan, Planner
-from tfc.compiler.lower.relayout import plan_relayout
+from tfc.compiler.lower.relayout import (
+    Relayout,
+    follow_reduction,
+    order_reductions,
+    plan_relayout,
+)
 from tfc.compiler.lower.storage import (
     Part,
     Place,
@@ -87,6 +92,7 @@ class KernelBuilder:
         self.winograd = winograd
         self.data = DataTable(program)
         self._by_text: dict[str, str] = {}
+        self._derived: set[Value] = set()
         self._packed: dict[object, Root] = {}
 
     # -- what to compute ------------------------------------------------------------------------
@@ -179,7 +185,7 @@ class KernelBuilder:
         nest = normalise(nest)
         written = [output.value for output in nest.outputs]
         found = contract.match(nest, self.hints)
-        if found is not None:
+        if found is not None and (self._reads_in_place(found) or contract.repays(found, self.hints)):
             return self._contraction(name, found)
         return [self._emit(name, [nest], written, places or {})]
 
@@ -215,6 +221,11 @@ class KernelBuilder:
                 reads.append(side)
         steps.append(self._function(name, reads, written, places, [schedule]))
         return steps
+
+    def _reads_in_place(self, c: contract.Contraction) -> bool:
+        """Whether the right side needs no packing at run time."""
+        place = self.storage.place(c.right.load.value)
+        return place.root.kind is RootKind.CONSTANT or contract.is_contiguous(c)
 
     def _winograd(self, name: str, c: contract.Contraction, place: Place) -> Step | None:
         """The step that computes a 3x3 convolution of constant weights in fewer products."""
@@ -282,6 +293,7 @@ class KernelBuilder:
         schedules: list[Callable[[Emitter], None]] = []
         known = dict(places)
         for nest in nests:
+            nest = self._in_loop_order(nest, known)
             plan = Planner(nest, self.target, self.hints, self._constants(nest)).plan()
             nest = self._relayout(nest, plan, known)
             for value in _reads(nest):
@@ -298,9 +310,16 @@ class KernelBuilder:
             NestSchedule(e, nest, plan, self.target, self.hints).emit()
 
     def _constants(self, nest: Nest) -> set[Value]:
-        """The constants that a nest reads."""
-        reads = [value for value in _reads(nest) if value.op is not None]
-        return {v for v in reads if self.storage.place(v).root.kind is RootKind.CONSTANT}
+        """The constants that a nest reads, and those laid out anew for it."""
+        found = set()
+        for value in _reads(nest):
+            derived = value in self._derived
+            if derived or (value.op is not None and self._is_constant(value)):
+                found.add(value)
+        return found
+
+    def _is_constant(self, value: Value) -> bool:
+        return self.storage.place(value).root.kind is RootKind.CONSTANT
 
     def _relayout(self, nest: Nest, plan: Plan, places: dict[Value, Place]) -> Nest:
         """Let constants be contiguous along the vectorised iterator; adds their places."""
@@ -308,14 +327,35 @@ class KernelBuilder:
         if lane is None:
             return nest
         iters = [*nest.iters, *(it for r in reductions(nest) for it in r.iters)]
+        return self._lay_out(
+            nest, places, lambda load, size: plan_relayout(load, iters, lane, size)
+        )
+
+    def _in_loop_order(self, nest: Nest, places: dict[Value, Place]) -> Nest:
+        """Let reductions follow the data's order in memory, and constants follow them."""
+        if not reductions(nest):
+            return nest
+        nest = order_reductions(nest, self._constants(nest))
+        whole = nest
+        return normalise(
+            self._lay_out(nest, places, lambda load, size: follow_reduction(load, whole))
+        )
+
+    def _lay_out(
+        self,
+        nest: Nest,
+        places: dict[Value, Place],
+        choose: Callable[[Load, DimLike], Relayout | None],
+    ) -> Nest:
+        """Replace the constants for which `choose` gives another layout; adds their places."""
         constants = self._constants(nest)
         made: dict[tuple[Value, DimLike], Load] = {}
 
         def change(node: Expr) -> Expr | None:
             if not isinstance(node, Load) or node.value not in constants:
                 return None
-            place = self.storage.place(node.value)
-            new = plan_relayout(node, iters, lane, place.root.size)
+            place = places.get(node.value) or self.storage.place(node.value)
+            new = choose(node, place.root.size)
             if new is None:
                 return None
             key = (node.value, new.source)
@@ -323,6 +363,7 @@ class KernelBuilder:
                 flat = self.data.array_of(place.root)[_int(place.offset) :]
                 value, at = self._constant(new.apply(flat), node.dtype)
                 places[value] = at
+                self._derived.add(value)
                 made[key] = Load(value, (new.address,), node.dtype)
             return made[key]
 

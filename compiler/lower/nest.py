@@ -60,9 +60,32 @@ class NestSchedule:
     def emit(self) -> None:
         with parallel_loops(self.e, self.plan.rows, self._row_work(), self.hints):
             if self.plan.lane is not None and self.plan.lane not in self.plan.inner:
-                self.lanes(self.plan.lane, self.plan.width, self._row)
+                first = self._jammed_rows(self.plan.lane, self.plan.width)
+                self.lanes(self.plan.lane, self.plan.width, self._row, first)
             else:
                 self._row()
+
+    def _jammed_rows(self, lane: Iter, width: int) -> DimLike:
+        """Fold several vectors of rows side by side; returns how many rows are done.
+
+        One accumulator alone waits for its own last addition.
+        """
+        block = width * ACCUMULATORS
+        done = floordiv(lane.extent, block) * block
+        if len(self.reduces) != 1 or not self.staged or self.plan.inner or done == 0:
+            return 0
+        (reduce,) = self.reduces
+        with self.e.loop(lane, 0, done, block), self.e.vectorised(Lane(lane.name, width)):
+            base = self.e.index(lane.dim)
+            copies = [{lane.name: base}]
+            for i in range(1, ACCUMULATORS):
+                copies.append({lane.name: self.e.b.add(base, self.e.index(i * width))})
+            totals = self.e.reduce(reduce, copies)
+            for copy, total in zip(copies, totals, strict=True):
+                with self.e.scope(copy):
+                    self.e.remember(reduce, total)
+                    self._elements([])
+        return done
 
     def _row_work(self) -> float:
         """Cycles of one iteration of the row loops."""
@@ -75,8 +98,9 @@ class NestSchedule:
 
     def _row(self) -> None:
         """One row: its reductions in order, then its elements."""
+        rowwise = self.plan.lane is not None and self.plan.lane not in self.plan.inner
         for reduce in self.staged:
-            if self.e.lane is None:
+            if not rowwise:
                 self._reduce_along(reduce)
             else:
                 self.e.eval(reduce)
@@ -98,11 +122,16 @@ class NestSchedule:
             with self.e.loop(inner[0]):
                 self._elements(inner[1:])
 
-    def lanes(self, it: Iter, width: int, body: Callable[[], None]) -> None:
-        """Run `body` for the vectors of `it`, then for the rest: masked, or one by one."""
+    def lanes(
+        self, it: Iter, width: int, body: Callable[[], None], first: DimLike = 0
+    ) -> None:
+        """Run `body` for the vectors of `it` from `first` on, then for the rest.
+
+        The rest runs masked, or one by one.
+        """
         full = floordiv(it.extent, width) * width
-        if full != 0:
-            with self.e.loop(it, 0, full, width), self.e.vectorised(Lane(it.name, width)):
+        if full != first:
+            with self.e.loop(it, first, full, width), self.e.vectorised(Lane(it.name, width)):
                 body()
         if full == it.extent:
             return

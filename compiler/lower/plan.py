@@ -7,15 +7,17 @@ from dataclasses import dataclass
 
 from tfc.compiler.lower.compose import Nest
 from tfc.compiler.lower.cost import estimate
-from tfc.compiler.lower.emitter import POSITIONS, Names
+from tfc.compiler.lower.emitter import MOST_STEP, POSITIONS, Names
 from tfc.compiler.lower.normal import reductions
 from tfc.compiler.target import Target
 from tfc.ir.body import Expr, Iter, Keep, Load, walk
 from tfc.ir.core import Value
-from tfc.ir.dims import Dim, DimLike, coefficient, symbols_of
+from tfc.ir.dims import Dim, DimLike, coefficient, product, symbols_of
 from tfc.ir.types import DType
 
 MAX_LANES = 64
+# Operations that bring the lanes of accumulators together at the end of a vector reduction.
+HORIZONTAL = 20.0
 
 
 @dataclass(frozen=True)
@@ -112,17 +114,21 @@ class Planner:
         free = node.value in self.free_layout and not dynamic and step is not None
         return 1 if free else step
 
-    def _lane_cost(self, it: Iter, width: int) -> float:
-        """Memory operations an element when `it` is vectorised, lower is better."""
+    def _lane_cost(self, it: Iter, width: int, folded: int = 1) -> float:
+        """Memory operations an element when `it` is vectorised, lower is better.
+
+        folded: how many elements are read for one that is stored.
+        """
         extent = max(estimate(it.extent, self.hints), 1)
         lanes = min(width, power_above(extent))
         used = extent / (-(-extent // lanes) * lanes)
         total = 0.2
         for step, store in self._steps(it.name):
-            if step == 1:
-                total += 1.0
-            else:
-                total += lanes * (1.5 if store else 1.0)
+            cost = 1.0
+            if step != 1:
+                few = isinstance(step, int) and 1 < step <= MOST_STEP and not store
+                cost = step + 0.5 if few else lanes * (1.5 if store else 1.0)  # type: ignore[operator]
+            total += cost / folded if store else cost
         return total / (lanes * used)
 
     def _best_lane(self, order: Sequence[Iter]) -> Iter | None:
@@ -135,16 +141,21 @@ class Planner:
 
     def _row_lane(self, rows: Sequence[Iter], width: int) -> Iter | None:
         """The row iterator whose lanes beat vectorising along the rows, if there is one."""
-        if not rows:
+        rows = [it for it in rows if it.extent != 0]
+        if not rows or width < 2:
             return None
         along = 0.0
+        folded = 1
         for reduce in self.reduces:
+            size = estimate(product(it.extent for it in reduce.iters), self.hints)
+            folded = max(folded, size)
+            cost = 1.0
             if reduce.iters and reduce.kind not in POSITIONS:
-                along = max(along, self._lane_cost(reduce.iters[-1], width))
-            else:
-                along = max(along, 1.0)
-        best = min(rows, key=lambda it: self._lane_cost(it, width))
-        return best if self._lane_cost(best, width) < along else None
+                cost = self._lane_cost(reduce.iters[-1], width) + HORIZONTAL / max(size, 1)
+            along = max(along, cost)
+        best = min(rows, key=lambda it: self._lane_cost(it, width, folded))
+        return best if self._lane_cost(best, width, folded) < along else None
+
 
 def dynamic_entries(node: Load | Keep) -> list[Expr]:
     """The entries of an access that are read from data."""

@@ -1,20 +1,25 @@
-"""Lays constants out anew for the iterator that a schedule vectorises.
+"""Lays constants out anew for the loops that read them. The copies are made at compile time.
 
 A depthwise filter stored [channels][taps] is read with a stride by vectors of channels; as
-[taps][channels] it is read in one load. The copy is made once, at compile time.
+[taps][channels] it is read in one load. A filter whose taps and channels follow the order in
+which the data lies is folded by one long loop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tfc.ir.body import Iter, Load
-from tfc.ir.dims import Dim, DimLike, coefficient, evaluate, substitute, symbols_of
+from tfc.compiler.lower.compose import Nest, Output
+from tfc.compiler.lower.emitter import POSITIONS
+from tfc.compiler.lower.normal import reductions
+from tfc.ir.body import Expr, Iter, Load, Reduce, loads, rewrite
+from tfc.ir.core import Value
+from tfc.ir.dims import Dim, DimLike, coefficient, evaluate, product, substitute, symbols_of
 
 Array = npt.NDArray[Any]
 # A copy repeats elements where iterators share them; more than this is not worth it.
@@ -42,6 +47,66 @@ class Relayout:
         return np.ascontiguousarray(view).reshape(-1)
 
 
+def order_reductions(nest: Nest, constants: Collection[Value]) -> Nest:
+    """Let reductions run in the order in which the data that they fold lies."""
+
+    def change(node: Expr) -> Expr | None:
+        if not isinstance(node, Reduce) or node.kind in POSITIONS or len(node.iters) < 2:
+            return None
+        data = [x for x in loads(node.body) if x.value not in constants and len(x.index) == 1]
+        if not data:
+            return None
+        steps = [_static_step(data[0], it) for it in node.iters]
+        known = [step for step in steps if step is not None]
+        if len(known) < len(steps):
+            return None
+        order = sorted(range(len(known)), key=lambda i: known[i], reverse=True)
+        iters = tuple(node.iters[i] for i in order)
+        if iters == node.iters:
+            return None
+        return Reduce(node.kind, iters, node.body, node.dtype, node.last)
+
+    outputs = tuple(Output(o.value, o.address, rewrite(o.expr, change)) for o in nest.outputs)
+    return Nest(nest.iters, outputs)
+
+
+def _static_step(load: Load, it: Iter) -> int | None:
+    address = load.index[0]
+    step = coefficient(address, it.name) if isinstance(address, (int, Dim)) else None
+    return step if isinstance(step, int) else None
+
+
+def follow_reduction(load: Load, nest: Nest) -> Relayout | None:
+    """Return the layout in which a constant is read in the order of the loops around it.
+
+    None where it is not folded, or lies so already.
+    """
+    inner = [it for reduce in reductions(nest) for it in reduce.iters]
+    address = load.index[0]
+    if len(load.index) != 1 or not isinstance(address, Dim):
+        return None
+    names = symbols_of(address)
+    if not any(it.name in names for it in inner):
+        return None
+    outer = [it for it in nest.iters if it.name in names]
+    outer.sort(key=lambda it: _static_step(load, it) or 0, reverse=True)
+    order = [*outer, *(it for it in inner if it.name in names)]
+    return _relayout(address, order)
+
+
+def _relayout(address: Dim, order: Sequence[Iter]) -> Relayout | None:
+    """The layout that is row-major over `order`; None where it cannot be made or is there."""
+    if symbols_of(address) != {it.name for it in order}:
+        return None
+    new: DimLike = 0
+    for it in order:
+        step = coefficient(address, it.name)
+        if not isinstance(it.extent, int) or not isinstance(step, int) or step < 0:
+            return None
+        new = new * it.extent + it.dim
+    return None if new == address else Relayout(tuple(order), address, new)
+
+
 def plan_relayout(load: Load, iters: Sequence[Iter], lane: Iter, size: DimLike) -> Relayout | None:
     """Return the layout in which `load` is contiguous along `lane`; None where it is, or cannot be.
 
@@ -51,26 +116,13 @@ def plan_relayout(load: Load, iters: Sequence[Iter], lane: Iter, size: DimLike) 
     if len(load.index) != 1 or not isinstance(address, Dim):
         return None
     names = symbols_of(address)
-    used = [it for it in iters if it.name in names]
-    step = coefficient(address, lane.name)
-    if step is None or step in (0, 1) or names != {it.name for it in used}:
+    if lane.name not in names or coefficient(address, lane.name) == 1:
         return None
-    if any(not isinstance(it.extent, int) for it in used):
-        return None
-    strides = {it.name: coefficient(address, it.name) for it in used}
-    if any(not isinstance(stride, int) or stride < 0 for stride in strides.values()):
-        return None
-    order = sorted(
-        (it for it in used if it.name != lane.name),
-        key=lambda it: evaluate(strides[it.name] or 0, {}),
-        reverse=True,
-    )
+    order = [it for it in iters if it.name in names and it.name != lane.name]
+    order.sort(key=lambda it: _static_step(load, it) or 0, reverse=True)
     order.append(lane)
-    new: DimLike = 0
-    count = 1
-    for it in order:
-        new = new * it.extent + it.dim
-        count *= evaluate(it.extent, {})
-    if not isinstance(size, int) or count > size * MOST_GROWTH:
+    found = _relayout(address, order)
+    count = product(it.extent for it in order)
+    if found is None or not isinstance(size, int) or count > size * MOST_GROWTH:
         return None
-    return Relayout(tuple(order), address, new)
+    return found

@@ -11,24 +11,25 @@ from tfc.compiler.passman import PassContext
 from tfc.ir.body import ExprBuilder, loads
 from tfc.ir.build import tensor_type
 from tfc.ir.core import Function, Module, Op, Value
-from tfc.ir.dims import Dim, symbols_of
+from tfc.ir.dims import Dim, DimLike, coefficient, symbols_of
 from tfc.ir.opdef import Kind, Trait
-from tfc.ir.types import Encoding
+from tfc.ir.types import F32, Encoding
 
 
 def layout(module: Module, context: PassContext) -> None:
     """Set `Value.encoding` on the results of kernels, in order."""
+    lanes = context.target.lanes(F32) if context.target is not None else 1
     for function in module.functions.values():
-        _assign(function)
+        _assign(function, lanes)
 
 
-def _assign(function: Function) -> None:
+def _assign(function: Function, lanes: int) -> None:
     for op in function.block:
         if op.defn.kind is Kind.CONSTANT or op.defn.terminator:  # type: ignore[attr-defined]
             continue
         if Trait.VIEW in op.defn.traits or len(op.results) != 1:  # type: ignore[attr-defined]
             continue
-        perm = _transposed_by_users(op) or _contracted(op) or _inherited(op)
+        perm = _transposed_by_users(op) or _contracted(op, lanes) or _inherited(op)
         if perm is not None and perm != tuple(range(len(perm))):
             op.result.encoding = Encoding(perm)
 
@@ -46,26 +47,50 @@ def _contraction(op: Op) -> Op | None:
     return None
 
 
-def _contracted(op: Op) -> tuple[int, ...] | None:
-    """The order in which the axis that only the right side indexes comes last."""
+def _contracted(op: Op, lanes: int) -> tuple[int, ...] | None:
+    """The order in which the axis that only the right side indexes comes last.
+
+    A row-major left side that moves with the last axis is read in vectors as it is; then the
+    order stays where the right side's axis is too short to fill them.
+    """
     contraction = _contraction(op)
     if contraction is None or contraction.defn.body is None:  # type: ignore[attr-defined]
         return None
     builder = ExprBuilder()
-    iters = [builder.iter(extent, "i") for extent in tensor_type(contraction.result).shape]
+    shape = tensor_type(contraction.result).shape
+    iters = [builder.iter(extent, "i") for extent in shape]
     index = tuple(it.dim for it in iters)
     expr = contraction.defn.body(builder, contraction, 0, index)  # type: ignore[attr-defined]
     used: dict[Value, set[str]] = {}
+    last_steps: dict[Value, DimLike | None] = {}
     for load in loads(expr):
         names = used.setdefault(load.value, set())
         for entry in load.index:
             if isinstance(entry, (int, Dim)):
                 names |= symbols_of(entry)
-    left, right = (used.get(value, set()) for value in contraction.operands[:2])
-    own = [a for a, it in enumerate(iters) if it.name in right and it.name not in left]
+                last_steps[load.value] = coefficient(entry, iters[-1].name)
+    x, w = contraction.operands[:2]
+    own = [
+        a
+        for a, it in enumerate(iters)
+        if it.name in used.get(w, ()) and it.name not in used.get(x, ())
+    ]
     if len(own) != 1 or own[0] == len(iters) - 1:
         return None
+    outer = _outer_value(op, x)
+    if outer.encoding is None and last_steps.get(x) == 1:
+        short = isinstance(shape[own[0]], int) and shape[own[0]] < lanes
+        if short and isinstance(shape[-1], int) and shape[-1] >= lanes:
+            return None
     return (*(a for a in range(len(iters)) if a != own[0]), own[0])
+
+
+def _outer_value(op: Op, value: Value) -> Value:
+    """The operand of `op` that a region's argument stands for."""
+    for region in op.regions:
+        if value in region.args:
+            return op.operands[region.args.index(value)]
+    return value
 
 
 def _inherited(op: Op) -> tuple[int, ...] | None:
