@@ -58,6 +58,8 @@ class NestSchedule:
     # -- emission -------------------------------------------------------------------------------
 
     def emit(self) -> None:
+        if any(it.extent == 0 for it in self.nest.iters):
+            return
         with parallel_loops(self.e, self.plan.rows, self._row_work(), self.hints):
             if self.plan.lane is not None and self.plan.lane not in self.plan.inner:
                 first = self._jammed_rows(self.plan.lane, self.plan.width)

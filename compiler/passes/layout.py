@@ -58,6 +58,8 @@ def _contracted(op: Op, lanes: int) -> tuple[int, ...] | None:
         return None
     builder = ExprBuilder()
     shape = tensor_type(contraction.result).shape
+    if not shape:
+        return None
     iters = [builder.iter(extent, "i") for extent in shape]
     index = tuple(it.dim for it in iters)
     expr = contraction.defn.body(builder, contraction, 0, index)  # type: ignore[attr-defined]
