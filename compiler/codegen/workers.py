@@ -6,6 +6,7 @@ threads that the caller has started do no harm.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 import struct
@@ -129,8 +130,12 @@ class _Worker:
         return answer
 
     def close(self) -> None:
-        with self._process:
-            self._process.kill()
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._input, self._output):
+            # What was not yet written has no reader any more.
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()
 
 
 def serve() -> None:
