@@ -14,12 +14,15 @@ import numpy as np
 from tfc.ir.body import Expr, ExprBuilder, Index, Range
 from tfc.ir.build import GraphBuilder, tensor_type
 from tfc.ir.core import Op, Value
-from tfc.ir.dims import DimLike, product
-from tfc.ir.opdef import Kind, OpDef, Reject, Sample, Trait, register, require
+from tfc.ir.dims import Dim, DimLike, maximum, product
+from tfc.ir.opdef import Assumption, Kind, OpDef, Reject, Sample, Trait, register, require
 from tfc.ir.ops.common import PURE, Array, floats, index_expr, integers, normalize_axis
 from tfc.ir.ops.movement import Shape, dims_of
 from tfc.ir.ops.parts import AxisAttrs, sum_by_index
 from tfc.ir.types import F32, I32, I64, TensorType, shape_text
+
+
+_EMPTY = "looks up elements of an empty axis"
 
 
 def require_indices(type: TensorType) -> None:
@@ -29,7 +32,14 @@ def require_indices(type: TensorType) -> None:
 def _require_nonempty(dims: Sequence[DimLike], result: Shape) -> None:
     """Refuse a lookup that reads from an axis without elements."""
     empty = any(isinstance(dim, int) and dim == 0 for dim in result)
-    require(empty or all(dim != 0 for dim in dims), "looks up elements of an empty axis")
+    require(empty or all(dim != 0 for dim in dims), _EMPTY)
+
+
+def _assume_nonempty(dims: Sequence[DimLike], result: Shape) -> list[Assumption]:
+    """The same of symbolic dims: each is at least 1 or the result has no elements."""
+    found = [maximum(1 - dim, 0) * product(result) for dim in dims]
+    return [Assumption(zero, f"a lookup in {shape_text(dims)}: it {_EMPTY}") for zero in found
+            if isinstance(zero, Dim)]  # fmt: skip
 
 
 def in_range(b: ExprBuilder, i: Expr, dim: DimLike) -> Expr:
@@ -67,6 +77,12 @@ def _infer_gather(types: Sequence[TensorType], attrs: AxisAttrs) -> Sequence[Ten
     return (TensorType(x.dtype, shape),)
 
 
+def _assume_gather(types: Sequence[TensorType], attrs: AxisAttrs) -> Sequence[Assumption]:
+    axis = normalize_axis(attrs.axis, types[0].rank)
+    (result,) = _infer_gather(types, attrs)
+    return _assume_nonempty(types[0].shape[axis : axis + 1], result.shape)
+
+
 def _gather_ref(attrs: AxisAttrs, x: Array, indices: Array) -> Array:
     return np.asarray(np.take(x, wrapped(indices, x.shape[attrs.axis]), attrs.axis))
 
@@ -98,6 +114,7 @@ register(
         kind=Kind.INJECTIVE,
         traits=PURE | {Trait.DIMS},
         infer=_infer_gather,
+        assumes=_assume_gather,
         ref=_gather_ref,
         body=_gather_body,
         grad=_gather_grad,
@@ -140,6 +157,11 @@ def _infer_elements(types: Sequence[TensorType], attrs: AxisAttrs) -> Sequence[T
         require(fits, f"indices {shape_text(indices.shape)} reach beyond {shape_text(x.shape)}")
     _require_nonempty(x.shape[axis : axis + 1], indices.shape)
     return (TensorType(x.dtype, indices.shape),)
+
+
+def _assume_elements(types: Sequence[TensorType], attrs: AxisAttrs) -> Sequence[Assumption]:
+    axis = normalize_axis(attrs.axis, types[0].rank)
+    return _assume_nonempty(types[0].shape[axis : axis + 1], types[1].shape)
 
 
 def _elements_ref(attrs: AxisAttrs, x: Array, indices: Array) -> Array:
@@ -185,6 +207,7 @@ register(
         operands=(2, 2),
         kind=Kind.INJECTIVE,
         infer=_infer_elements,
+        assumes=_assume_elements,
         ref=_elements_ref,
         body=_elements_body,
         grad=_elements_grad,
@@ -242,6 +265,12 @@ def _infer_nd(types: Sequence[TensorType], attrs: GatherNdAttrs) -> Sequence[Ten
     shape = (*indices.shape[:-1], *x.shape[batch + depth :])
     _require_nonempty(x.shape[batch : batch + depth], shape)
     return (TensorType(x.dtype, shape),)
+
+
+def _assume_nd(types: Sequence[TensorType], attrs: GatherNdAttrs) -> Sequence[Assumption]:
+    x, indices = types
+    end = attrs.batch_dims + _depth(x, indices, attrs.batch_dims)
+    return _assume_nonempty(x.shape[attrs.batch_dims : end], _infer_nd(types, attrs)[0].shape)
 
 
 def _nd_ref(attrs: GatherNdAttrs, x: Array, indices: Array) -> Array:
@@ -303,6 +332,7 @@ register(
         operands=(2, 2),
         kind=Kind.INJECTIVE,
         infer=_infer_nd,
+        assumes=_assume_nd,
         ref=_nd_ref,
         body=_nd_body,
         grad=_nd_grad,
