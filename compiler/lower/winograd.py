@@ -36,6 +36,8 @@ VECTORS = 2
 BLOCK_TILES = 28
 # From this many blocks on, each is a task; fewer share the transformed pixels, see `Plan`.
 TASK_BLOCKS = 4
+# Below this many tasks blocks are halved, so that threads have equal shares.
+FEW_TASKS = 16
 # Planes that are multiples of 4 KiB apart would compete for the same few lines of L1.
 PLANE_GAP = 16
 L1_STRIDE = 1024
@@ -294,11 +296,19 @@ def _tiles(conv: Convolution, form: Form) -> DimLike:
 
 def _plan(conv: Convolution, form: Form, tiles: DimLike, count: int, target: Target) -> Plan:
     most = (target.vector_registers - VECTORS - 1) // VECTORS
-    blocks = -(-count // (most * max(BLOCK_TILES // most, 1)))
+    blocks = _blocks(count, BLOCK_TILES, most)
+    if TASK_BLOCKS <= blocks < FEW_TASKS:
+        blocks = _blocks(count, BLOCK_TILES // 2, most)
     block = -(-count // blocks)
     rows = -(-block // -(-block // most))
-    shared = blocks < TASK_BLOCKS
+    # Of unknown sizes no program holds all the transformed pixels.
+    shared = isinstance(tiles, int) and blocks < TASK_BLOCKS
     return Plan(conv, form, target.lanes(F32), tiles, block, rows, shared)
+
+
+def _blocks(count: int, size: int, most: int) -> int:
+    """Blocks of at most `size` tiles, in whole register tiles of `most`."""
+    return -(-count // (most * max(size // most, 1)))
 
 
 # -- weights ------------------------------------------------------------------------------------
