@@ -21,7 +21,6 @@ from tfc.ir.ops.movement import Shape, dims_of
 from tfc.ir.ops.parts import AxisAttrs, sum_by_index
 from tfc.ir.types import F32, I32, I64, TensorType, shape_text
 
-
 _EMPTY = "looks up elements of an empty axis"
 
 
@@ -35,7 +34,7 @@ def _require_nonempty(dims: Sequence[DimLike], result: Shape) -> None:
     require(empty or all(dim != 0 for dim in dims), _EMPTY)
 
 
-def _assume_nonempty(dims: Sequence[DimLike], result: Shape) -> list[Assumption]:
+def _assume_nonempty(dims: Shape, result: Shape) -> list[Assumption]:
     """The same of symbolic dims: each is at least 1 or the result has no elements."""
     found = [maximum(1 - dim, 0) * product(result) for dim in dims]
     return [Assumption(zero, f"a lookup in {shape_text(dims)}: it {_EMPTY}") for zero in found
