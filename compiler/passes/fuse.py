@@ -55,7 +55,7 @@ def _fuse_block(block: Block, context: PassContext) -> None:
         elif _may_seed(op) and context.allows("fuse"):
             group = _Group(op)
             group.grow()
-            _wrap(sorted(group.members, key=order.__getitem__), op)
+            wrap(sorted(group.members, key=order.__getitem__), op)
             context.count("fuse")
 
 
@@ -105,7 +105,7 @@ def trailing_ones(shape: Shape, wanted: Shape) -> int | None:
     return None
 
 
-def _is_cheap(op: Op) -> bool:
+def is_cheap(op: Op) -> bool:
     """Whether computing the op again for each element of a larger shape is no loss."""
     defn = _defn(op)
     if defn.body is None:
@@ -149,7 +149,7 @@ class _Group:
         while len(self.members) < MAX_OPS:
             found = self._candidates()
             joined = next((op for op in found if self._join(op)), None)
-            if joined is None:
+            if joined is None and not self._join_through_views():
                 return
 
     def _candidates(self) -> list[Op]:
@@ -199,6 +199,46 @@ class _Group:
         self.members[op] = _Space()
         return True
 
+    def _join_through_views(self) -> bool:
+        """Take in a contraction or window whose elements arrive in another order of axes.
+
+        Its result passes through reshapes and transposes, and what else is done to each element,
+        before the group uses it; then the group's elements are stored straight from there.
+        """
+        alone = self.heavy is None and self.axes == 0 and self.apart is None
+        elementwise = all(_defn(m).kind is Kind.ELEMENTWISE for m in self.members)
+        if not alone or not elementwise:
+            return False
+        for member in list(self.members):
+            for value in member.operands:
+                if _shape(value) == self.domain and value.op not in self.members:
+                    chain = self._chain(value)
+                    if chain and len(self.members) + len(chain) <= MAX_OPS:
+                        self.members.update((op, _Space()) for op in chain)
+                        self.heavy = chain[-1]
+                        return True
+        return False
+
+    def _chain(self, value: Value) -> list[Op]:
+        """The ops from `value` up to a contraction or window, all used once; else nothing."""
+        op = value.op
+        if op is None or op.block is not self.root.block or len(op.results) != 1:
+            return []
+        if len(value.uses) != 1 or self._operand_count(op) > MAX_OPERANDS:
+            return []
+        if _defn(op).kind in HEAVY:
+            return [op]
+        size = tensor_type(value).size
+        view = Trait.VIEW in _defn(op).traits
+        if not view and _defn(op).kind is not Kind.ELEMENTWISE:
+            return []
+        for operand in op.operands:
+            same = tensor_type(operand).size == size if view else _shape(operand) == _shape(value)
+            rest = self._chain(operand) if same else []
+            if rest:
+                return [op, *rest]
+        return []
+
     def _join_lookup(self, op: Op) -> bool:
         users = op.result.users
         if len(op.result.uses) > 1 or _defn(users[0]).kind is not Kind.ELEMENTWISE:
@@ -217,7 +257,7 @@ class _Group:
         if self.heavy is not None and not (exact and _defn(op).kind is Kind.ELEMENTWISE):
             return False
         tiny = tensor_type(op.result).size == 1
-        if self._repeats(op, space) and not (tiny and _is_cheap(op)):
+        if self._repeats(op, space) and not (tiny and is_cheap(op)):
             return False
         self.members[op] = space
         return True
@@ -292,7 +332,7 @@ class _Group:
         moved = {}
         for member, space in self.members.items():
             lacking = max(space.lacking, axes) if not dropped else space.lacking + axes
-            if lacking > axes and not _is_cheap(member):
+            if lacking > axes and not is_cheap(member):
                 return False
             if _defn(member).kind is not Kind.ELEMENTWISE:
                 return False
@@ -329,7 +369,7 @@ class _Group:
     def _rows_stay(self, axes: int) -> bool:
         """Whether what was once per row is so still when rows are the last `axes` axes."""
         return all(
-            space.lacking <= axes or _is_cheap(member) for member, space in self.members.items()
+            space.lacking <= axes or is_cheap(member) for member, space in self.members.items()
         )
 
 
@@ -347,10 +387,10 @@ def is_immediate(value: Value) -> bool:
         return True
     if _defn(op).kind is not Kind.ELEMENTWISE or not all(map(is_immediate, op.operands)):
         return False
-    return _is_cheap(op)
+    return is_cheap(op)
 
 
-def _wrap(members: list[Op], root: Op) -> None:
+def wrap(members: list[Op], root: Op) -> None:
     """Move the members, given in their order, into the region of a new `fused` op."""
     block = root.block
     assert block is not None

@@ -7,8 +7,10 @@ transposed is stored in the transposed order, which makes the transpose a view.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tfc.compiler.passman import PassContext
-from tfc.ir.body import ExprBuilder, loads
+from tfc.ir.body import Expr, ExprBuilder, Index, loads
 from tfc.ir.build import tensor_type
 from tfc.ir.core import Function, Module, Op, Value
 from tfc.ir.dims import Dim, DimLike, coefficient, symbols_of
@@ -39,12 +41,30 @@ def _members(op: Op) -> list[Op]:
 
 
 def _contraction(op: Op) -> Op | None:
-    """The contraction whose result has the shape of `op`'s result, if there is one."""
-    for member in _members(op):
-        if member.defn.kind is Kind.CONTRACTION:  # type: ignore[attr-defined]
-            same = tensor_type(member.result).shape == tensor_type(op.result).shape
-            return member if same else None
-    return None
+    """The contraction in `op`, if there is one."""
+    found = [m for m in _members(op) if m.defn.kind is Kind.CONTRACTION]  # type: ignore[attr-defined]
+    return found[0] if len(found) == 1 else None
+
+
+class _Inliner(ExprBuilder):
+    """Loads of values that the ops `inside` compute become their bodies."""
+
+    def __init__(self, inside: Sequence[Op]) -> None:
+        self.inside = {member.results[0]: member for member in inside if member.results}
+
+    def load(self, value: Value, index: tuple[Index, ...]) -> Expr:
+        op = self.inside.get(value)
+        body = op.defn.body if op is not None else None  # type: ignore[attr-defined]
+        if body is None or not all(isinstance(i, (int, Dim)) for i in index):
+            return super().load(value, index)
+        return body(self, op, 0, index)  # type: ignore[no-any-return]
+
+
+def _element(op: Op, index: tuple[Dim, ...]) -> Expr:
+    """One element of an op's result, from what its group reads."""
+    members = [m for m in _members(op) if m.defn.body is not None]  # type: ignore[attr-defined]
+    last = op.regions[0].terminator.operands[0] if op.regions else op.result
+    return _Inliner(members).load(last, index)
 
 
 def _contracted(op: Op, lanes: int) -> tuple[int, ...] | None:
@@ -131,7 +151,7 @@ def _perm_of(op: Op) -> tuple[int, ...]:
 
 def _wants_order(op: Op) -> bool:
     """Whether some user of the transposed value reads it in row-major order."""
-    for user in op.result.users:
-        if user.defn.terminator or Trait.VIEW in user.defn.traits:  # type: ignore[attr-defined]
-            return True
-    return False
+    return any(
+        user.defn.terminator or Trait.VIEW in user.defn.traits  # type: ignore[attr-defined]
+        for user in op.result.users
+    )
