@@ -73,7 +73,9 @@ def encode(array: Array, dtype: DType) -> Array:
     return np.where(nan, (bits >> 16) | 0x40, rounded).astype(np.uint16).reshape(array.shape)
 
 
-def constant_attrs(array: Array, store: ConstantStore, dtype: DType | None = None) -> dict[str, Any]:
+def constant_attrs(
+    array: Array, store: ConstantStore, dtype: DType | None = None
+) -> dict[str, Any]:
     """Return the attributes of a `constant` op: inline when small, by hash otherwise."""
     dtype = dtype or dtype_of(array)
     array = encode(array, dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TypeAlias, Union
+from typing import TypeAlias
 
 from tfc.ir.dims import Dim
 from tfc.ir.types import DType, Type
@@ -24,9 +24,10 @@ class Dense:
     values: tuple[int | float | complex, ...]
 
 
-AttrValue: TypeAlias = Union[
-    None, bool, int, float, str, DType, Type, Dim, ConstRef, Dense, tuple["AttrValue", ...]
-]
+AttrValue: TypeAlias = (
+    "bool | int | float | str | DType | Type | Dim | ConstRef | Dense"
+    " | tuple[AttrValue, ...] | None"
+)
 
 
 def quote(text: str) -> str:

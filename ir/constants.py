@@ -23,7 +23,7 @@ def content_hash(array: Array, dtype: DType) -> str:
     digest = hashlib.blake2b(f"{dtype}{list(array.shape)}".encode(), digest_size=16)
     flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     for start in range(0, flat.size, _CHUNK):
-        digest.update(flat[start : start + _CHUNK])
+        digest.update(flat[start : start + _CHUNK].data)
     return digest.hexdigest()
 
 

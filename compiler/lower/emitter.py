@@ -274,9 +274,14 @@ class Emitter:
             return self.b.splat(self.index(whole), self.lane.width)
         if isinstance(atom, Symbol):
             return self.lanes_of(whole)
-        args = [self.lanes_of(arg) if self.in_lane(symbols_of(arg)) else
-                self.b.splat(self.index(arg), self.lane.width) for arg in atom.args]  # fmt: skip
-        return self.b.dim_call(atom.fn, args)
+        return self.b.dim_call(atom.fn, [self._wide(arg) for arg in atom.args])
+
+    def _wide(self, dim: DimLike) -> Value:
+        """Emit an integer expression as a vector, the same number in all lanes if it is one."""
+        assert self.lane is not None
+        if self.in_lane(symbols_of(dim)):
+            return self.lanes_of(dim)
+        return self.b.splat(self.index(dim), self.lane.width)
 
     # -- expressions ----------------------------------------------------------------------------
 
@@ -458,8 +463,7 @@ class Emitter:
         """Whether the range holds: a mask where it depends on the vectorised iterator."""
         if self.in_lane(symbols_of(r.dim) | symbols_of(r.lo) | symbols_of(r.hi)):
             assert self.lane is not None
-            at = [self.lanes_of(d) if self.in_lane(symbols_of(d)) else
-                  self.b.splat(self.index(d), self.lane.width) for d in (r.dim, r.lo, r.hi)]  # fmt: skip
+            at = [self._wide(d) for d in (r.dim, r.lo, r.hi)]
         else:
             at = [self.index(d) for d in (r.dim, r.lo, r.hi)]
         return self.b.and_(self.b.ge(at[0], at[1]), self.b.lt(at[0], at[2]))
@@ -496,9 +500,9 @@ class Emitter:
             mask = self.b.and_(mask, self._range(r))
         outer = self.lane.mask
         inner = mask if outer is None else self.b.and_(outer, mask)
-        with self.vectorised(Lane(self.lane.name, self.lane.width, inner)):
-            with self.scope({}, conditional=True):
-                inside = self.eval_wide(expr.inside)
+        lane = Lane(self.lane.name, self.lane.width, inner)
+        with self.vectorised(lane), self.scope({}, conditional=True):
+            inside = self.eval_wide(expr.inside)
         outside = self.eval_wide(expr.outside)
         return self.b.select(mask, inside, outside)
 
@@ -610,8 +614,9 @@ def identity(kind: str, dtype: DType) -> float:
     if dtype.is_float:
         return float("-inf") if lowest else float("inf")
     if dtype.kind == "u" or dtype == BOOL:
-        return 0 if lowest else (1 if dtype == BOOL else 2**dtype.bits - 1)
-    return -(2 ** (dtype.bits - 1)) if lowest else 2 ** (dtype.bits - 1) - 1
+        return 0 if lowest else (1 if dtype == BOOL else (1 << dtype.bits) - 1)
+    half = 1 << (dtype.bits - 1)
+    return -half if lowest else half - 1
 
 
 def _is_product(expr: Expr) -> bool:

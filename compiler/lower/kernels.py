@@ -185,7 +185,9 @@ class KernelBuilder:
         nest = normalise(nest)
         written = [output.value for output in nest.outputs]
         found = contract.match(nest, self.hints)
-        if found is not None and (self._reads_in_place(found) or contract.repays(found, self.hints)):
+        if found is not None and (
+            self._reads_in_place(found) or contract.repays(found, self.hints)
+        ):
             return self._contraction(name, found)
         return [self._emit(name, [nest], written, places or {})]
 

@@ -116,7 +116,8 @@ class NestSchedule:
         elif len(inner) == 1 and self.e.lane is None and self.plan.width > 1:
             lane = self.plan.lane or (inner[0] if self.reduces else None)
             if lane is inner[0]:
-                self.lanes(lane, min(self.plan.width, extent_width(lane)), lambda: self._elements([]))
+                width = min(self.plan.width, extent_width(lane))
+                self.lanes(lane, width, lambda: self._elements([]))
             else:
                 with self.e.loop(inner[0]):
                     self._elements([])
@@ -216,9 +217,12 @@ class VectorReduction:
         if self.accumulators == 1:
             unrolled = 0
         if unrolled != 0:
-            with e.loop(last, 0, unrolled, block, carried) as (values, following):
-                with e.vectorised(Lane(last.name, self.width)):
-                    following.extend(e.combine_copies(self.reduce, self._copies(last), values))
+            whole = Lane(last.name, self.width)
+            with (
+                e.loop(last, 0, unrolled, block, carried) as (values, following),
+                e.vectorised(whole),
+            ):
+                following.extend(e.combine_copies(self.reduce, self._copies(last), values))
             carried = values
         if full != unrolled:
             carried = self._single(last, unrolled, full, carried, None)
@@ -238,9 +242,12 @@ class VectorReduction:
         self, last: Iter, lo: DimLike, hi: DimLike, carried: list[Value], mask: Value | None
     ) -> list[Value]:
         e = self.e
-        with e.loop(last, lo, hi, self.width, carried[:1]) as (values, following):
-            with e.vectorised(Lane(last.name, self.width, mask)):
-                following.extend(e.combine_copies(self.reduce, [{}], values))
+        lane = Lane(last.name, self.width, mask)
+        with (
+            e.loop(last, lo, hi, self.width, carried[:1]) as (values, following),
+            e.vectorised(lane),
+        ):
+            following.extend(e.combine_copies(self.reduce, [{}], values))
         return [*values, *carried[1:]]
 
     def _tail(self, last: Iter, full: DimLike, carried: list[Value]) -> list[Value]:

@@ -196,7 +196,8 @@ def _widen(nest: Nest, name: str, whole: Iter) -> Nest:
     def change(node: Expr) -> Expr | None:
         if not isinstance(node, Reduce) or all(it.name != name for it in node.iters):
             return None
-        return Reduce(node.kind, _swap(node.iters, name, (whole,)), node.body, node.dtype, node.last)
+        iters = _swap(node.iters, name, (whole,))
+        return Reduce(node.kind, iters, node.body, node.dtype, node.last)
 
     exprs = _rebuild([o.expr for o in nest.outputs], lambda expr: rewrite(expr, change))
     outputs = tuple(
