@@ -104,7 +104,7 @@ class ProgramBuilder:
         """Build a concat or pad: what its operands' producers have not written already."""
         parts = PARTS[op.name](op)
         inside = [self.storage.inside.get(op.operands[p.operand]) == (op.result, p) for p in parts]
-        if not parts or not any(inside):
+        if not parts:
             self._call(self.kernels.group(Group.of(op)), op)
             return
         for part, done in zip(parts, inside, strict=True):
