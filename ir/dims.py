@@ -7,20 +7,23 @@ uninterpreted `floordiv`, `mod`, `min`, `max`. Equal normal forms are equal valu
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import TypeAlias, Union
+from functools import lru_cache
+from typing import NamedTuple, TypeAlias, Union
 
 DimLike: TypeAlias = Union[int, "Dim"]
 Monomial: TypeAlias = tuple["Atom", ...]
 Interval: TypeAlias = tuple[int | None, int | None]
 
 
+_NO_SYMBOLS: frozenset[str] = frozenset()
+
+
 class UndecidableError(ArithmeticError):
     """A comparison of symbolic dims that their normal forms do not settle."""
 
 
-@dataclass(frozen=True, slots=True)
-class Symbol:
+# Atoms are tuples, which hash and compare without a call into Python.
+class Symbol(NamedTuple):
     """A named unknown. Shape symbols are non-negative unless bounds say otherwise."""
 
     name: str
@@ -29,8 +32,7 @@ class Symbol:
         return self.name
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """An atom `fn(args)`; fn is one of floordiv, mod, min, max."""
 
     fn: str
@@ -46,20 +48,21 @@ Atom: TypeAlias = Symbol | Call
 class Dim:
     """A polynomial that is not a plain integer. Immutable; arithmetic returns `int | Dim`."""
 
-    __slots__ = ("_hash", "terms")
+    __slots__ = ("_hash", "_symbols", "terms")
 
     terms: tuple[tuple[Monomial, int], ...]
 
     def __init__(self, terms: Iterable[tuple[Monomial, int]]) -> None:
         self.terms = tuple(terms)
         self._hash = hash(self.terms)
+        self._symbols: frozenset[str] | None = None
 
     def __hash__(self) -> int:
         return self._hash
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Dim):
-            return self.terms == other.terms
+            return self is other or (self._hash == other._hash and self.terms == other.terms)
         if isinstance(other, int):
             return False
         return NotImplemented
@@ -80,17 +83,27 @@ class Dim:
         return text
 
     def __add__(self, other: DimLike) -> DimLike:
-        if not isinstance(other, (int, Dim)):
+        if isinstance(other, int):
+            return self._plus(other)
+        if not isinstance(other, Dim):
             return NotImplemented
         sums = dict(self.terms)
-        for mono, coeff in terms_of(other):
+        for mono, coeff in other.terms:
             sums[mono] = sums.get(mono, 0) + coeff
         return from_terms(sums)
 
     __radd__ = __add__
 
+    def _plus(self, number: int) -> Dim:
+        """Add to the constant, which stands last; a symbol is left, so the sum is no integer."""
+        terms = self.terms
+        if terms[-1][0] == ():
+            number += terms[-1][1]
+            terms = terms[:-1]
+        return Dim((*terms, ((), number)) if number else terms)
+
     def __neg__(self) -> DimLike:
-        return from_terms({mono: -coeff for mono, coeff in self.terms})
+        return Dim([(mono, -coeff) for mono, coeff in self.terms])
 
     def __sub__(self, other: DimLike) -> DimLike:
         return self + (-other)
@@ -99,12 +112,16 @@ class Dim:
         return -self + other
 
     def __mul__(self, other: DimLike) -> DimLike:
-        if not isinstance(other, (int, Dim)):
+        if isinstance(other, int):
+            if other in (0, 1):
+                return self if other else 0
+            return Dim([(mono, coeff * other) for mono, coeff in self.terms])
+        if not isinstance(other, Dim):
             return NotImplemented
         sums: dict[Monomial, int] = {}
         for left, a in self.terms:
-            for right, b in terms_of(other):
-                mono = tuple(sorted(left + right, key=str)) if left and right else left + right
+            for right, b in other.terms:
+                mono = tuple(sorted(left + right, key=_text)) if left and right else left + right
                 sums[mono] = sums.get(mono, 0) + a * b
         return from_terms(sums)
 
@@ -151,8 +168,18 @@ def terms_of(dim: DimLike) -> tuple[tuple[Monomial, int], ...]:
     return (((), int(dim)),) if dim else ()
 
 
+@lru_cache(maxsize=1 << 14)
+def _text(atom: Atom) -> str:
+    return str(atom)
+
+
+@lru_cache(maxsize=1 << 14)
+def _order_of(mono: Monomial) -> tuple[int, tuple[str, ...]]:
+    return (-len(mono), tuple(_text(atom) for atom in mono))
+
+
 def _order(term: tuple[Monomial, int]) -> tuple[int, tuple[str, ...]]:
-    return (-len(term[0]), tuple(str(atom) for atom in term[0]))
+    return _order_of(term[0])
 
 
 def from_terms(sums: Mapping[Monomial, int]) -> DimLike:
@@ -162,7 +189,8 @@ def from_terms(sums: Mapping[Monomial, int]) -> DimLike:
         return 0
     if len(kept) == 1 and not kept[0][0]:
         return kept[0][1]
-    kept.sort(key=_order)
+    if len(kept) > 1:
+        kept.sort(key=_order)
     return Dim(kept)
 
 
@@ -407,17 +435,23 @@ def coefficient_of_atom(dim: DimLike, atom: Atom) -> DimLike:
     return total
 
 
-def symbols_of(dim: DimLike) -> set[str]:
+def symbols_of(dim: DimLike) -> frozenset[str]:
     """Return the names of all symbols in `dim`, inside calls too."""
-    found: set[str] = set()
-    for mono, _ in terms_of(dim):
-        for atom in mono:
-            if isinstance(atom, Symbol):
-                found.add(atom.name)
-            else:
-                for arg in atom.args:
-                    found |= symbols_of(arg)
+    if isinstance(dim, int):
+        return _NO_SYMBOLS
+    found = dim._symbols
+    if found is None:
+        found = dim._symbols = frozenset().union(
+            *(symbols_of_atom(atom) for mono, _ in dim.terms for atom in mono)
+        )
     return found
+
+
+def symbols_of_atom(atom: Atom) -> Iterable[str]:
+    """Return the names of all symbols in an atom; one may stand there twice."""
+    if isinstance(atom, Symbol):
+        return (atom.name,)
+    return [name for arg in atom.args for name in symbols_of(arg)]
 
 
 def substitute(
@@ -483,19 +517,17 @@ def evaluate(dim: DimLike, values: Mapping[str, int]) -> int:
 
 def coefficient(dim: DimLike, name: str) -> DimLike | None:
     """Return c where dim == c * name + rest and rest is free of `name`; None if not affine."""
-    total: DimLike = 0
+    if name not in symbols_of(dim):
+        return 0
+    wanted = Symbol(name)
+    found: dict[Monomial, int] = {}
     for mono, coeff in terms_of(dim):
-        hits = [atom for atom in mono if isinstance(atom, Symbol) and atom.name == name]
-        others = tuple(
-            atom for atom in mono if not (isinstance(atom, Symbol) and atom.name == name)
-        )
-        if any(name in symbols_of(Dim((((atom,), 1),))) for atom in others):
+        others = tuple([atom for atom in mono if atom != wanted])
+        if any(name in symbols_of_atom(atom) for atom in others) or len(mono) > len(others) + 1:
             return None
-        if len(hits) > 1:
-            return None
-        if hits:
-            total = total + from_terms({others: coeff})
-    return total
+        if len(others) < len(mono):
+            found[others] = coeff
+    return from_terms(found)
 
 
 def walk_calls(dim: DimLike) -> Iterator[Call]:

@@ -28,7 +28,17 @@ from tfc.ir.body import (
     children,
 )
 from tfc.ir.core import Block, Value
-from tfc.ir.dims import Call, Dim, DimLike, Symbol, coefficient, from_terms, symbols_of, terms_of
+from tfc.ir.dims import (
+    Call,
+    Dim,
+    DimLike,
+    Symbol,
+    coefficient,
+    from_terms,
+    symbols_of,
+    symbols_of_atom,
+    terms_of,
+)
 from tfc.ir.loop.build import LoopBuilder
 from tfc.ir.loop.scalar import MATH
 from tfc.ir.types import BOOL, F32, I64, DType, ScalarType, VectorType
@@ -198,7 +208,7 @@ class Emitter:
             if not mono:
                 constant = coeff
                 continue
-            names = {n for atom in mono for n in symbols_of(from_terms({(atom,): 1}))}
+            names = {name for atom in mono for name in symbols_of_atom(atom)}
             by_level.setdefault(self._level(names), {})[mono] = coeff
         total: Value | None = None
         prefix: DimLike = 0

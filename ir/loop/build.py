@@ -11,7 +11,16 @@ from typing import Any, TypeAlias
 
 from tfc.ir.attrs import Dense
 from tfc.ir.core import Block, Op, Value
-from tfc.ir.dims import Call, Dim, DimLike, Symbol, from_terms, symbols_of, terms_of
+from tfc.ir.dims import (
+    Call,
+    Dim,
+    DimLike,
+    Symbol,
+    from_terms,
+    symbols_of,
+    symbols_of_atom,
+    terms_of,
+)
 from tfc.ir.location import UNKNOWN, Location
 from tfc.ir.loop import nodes
 from tfc.ir.loop.nodes import LOOP_OPS
@@ -91,8 +100,7 @@ class LoopBuilder(ScalarBuilder[Value]):
             part: Value | None = None
             rest: DimLike = coeff
             for atom in mono:
-                own = _names_of_atom(atom)
-                if any(name in env for name in own):
+                if any(name in env for name in symbols_of_atom(atom)):
                     value = self._atom(atom, env)
                     part = value if part is None else self.mul(part, value)
                 else:
@@ -295,12 +303,6 @@ def _as_element(value: float, dtype: DType) -> float | int | bool:
     if dtype == BOOL:
         return bool(value)
     return float(value) if dtype.is_float else int(value)
-
-
-def _names_of_atom(atom: Symbol | Call) -> set[str]:
-    if isinstance(atom, Symbol):
-        return {atom.name}
-    return {name for arg in atom.args for name in symbols_of(arg)}
 
 
 def _dim_of(atom: Symbol | Call) -> DimLike:
