@@ -10,32 +10,49 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfc.compiler.frontends.onnx.context import Array
 from tfc.compiler.frontends.onnx.importer import Importer, Problem
 from tfc.compiler.frontends.onnx.reader import read
 from tfc.compiler.frontends.onnx.symbols import Given
 from tfc.ir.core import Module
-from tfc.ir.errors import CompileError, TfcError, UsageError
+from tfc.ir.errors import CompileError, TfcError, UnsupportedError, UsageError
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["Problem", "check", "load"]
+__all__ = ["Problem", "ValueNeeded", "check", "load"]
 
 
 def load(
     source: str | Path | ModelProto,
     dims: Mapping[str, Given] | None = None,
     name: str | None = None,
+    values: Mapping[str, Array] | None = None,
 ) -> Module:
     """Import an ONNX model.
 
     dims: for a dynamic dim of the inputs, by name: a size that fixes it, or bounds (lo, hi), or
-    None. name: what errors and locations call the model, instead of the file's name.
-    Raises TfcError alone. The file must not change while the module is in use: large weights
-    stay where they are in it.
+    None. name: what errors and locations call the model, instead of the file's name. values:
+    inputs that are constants from now on, and none of the module's inputs.
+    Raises TfcError alone: ValueNeeded where values of inputs may help. The file must not change
+    while the module is in use: large weights stay where they are in it.
     """
     with _only_our_errors(source):
-        return Importer(read(source, name), dims).run()
+        importer = Importer(read(source, name), dims, values=values)
+        try:
+            return importer.run()
+        except UnsupportedError as error:
+            if not importer.wanted:
+                raise
+            raise ValueNeeded(error.message, error.where, frozenset(importer.wanted)) from error
+
+
+class ValueNeeded(UnsupportedError):
+    """What a model computes is not decided by shapes alone; `inputs`: whose values may decide it."""
+
+    def __init__(self, message: str, where: str | None, inputs: frozenset[str]) -> None:
+        super().__init__(message, where=where)
+        self.inputs = inputs
 
 
 def check(source: str | Path | ModelProto) -> list[Problem]:

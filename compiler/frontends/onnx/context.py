@@ -213,6 +213,7 @@ class Context:
         """The content of a constant operand (bf16 as f32), or None where it is not constant."""
         value = self.x(position)
         if value.op is None or value.op.name != "constant":
+            self.importer.want(value)
             return None
         attrs = value.op.attrs
         return arrays.decode(arrays.constant_array(attrs, self.b.constants), attrs.dtype)

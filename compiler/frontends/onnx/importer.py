@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 import tfc.ir.ops  # noqa: F401 (registers the graph ops)
 from tfc.compiler.frontends.onnx.context import (
     Array,
@@ -30,7 +32,7 @@ from tfc.ir.build import tensor_type
 from tfc.ir.constants import ConstantStore
 from tfc.ir.core import Block, Function, Module, Value
 from tfc.ir.dims import UndecidableError
-from tfc.ir.errors import CompileError, ModelError, TfcError, UnsupportedError
+from tfc.ir.errors import CompileError, ModelError, TfcError, UnsupportedError, UsageError
 from tfc.ir.location import UNKNOWN, Location
 from tfc.ir.opdef import Trait, TypeRefusal
 from tfc.ir.types import DType, TensorType
@@ -61,11 +63,18 @@ class Importer:
     """One import. With `collect`, unsupported nodes are listed in `problems`, not raised."""
 
     def __init__(
-        self, source: Source, dims: Mapping[str, Given] | None, collect: bool = False
+        self,
+        source: Source,
+        dims: Mapping[str, Given] | None,
+        collect: bool = False,
+        values: Mapping[str, Array] | None = None,
     ) -> None:
         self.source = source
         self.symbols = Symbols(dims)
         self.constants = ConstantStore()
+        # Inputs that rules would rather know the values of.
+        self.wanted: set[str] = set()
+        self._fixed = dict(values or {})
         self._collect = collect
         self._reads: set[str] = set()
         self._values: MutableMapping[str, Value | Stored | None] = {}
@@ -82,6 +91,8 @@ class Importer:
         """Import the whole model."""
         graph = self.source.graph
         outputs = self._output_names(graph)
+        for name in self._fixed.keys() - {proto.name for proto in graph.input}:
+            raise UsageError(f"the model has no input {name!r}")
         with self._at():
             nodes = schedule(graph, outputs)
         self._note_reads(nodes, outputs)
@@ -109,6 +120,18 @@ class Importer:
         return module
 
     # -- what rules ask ---------------------------------------------------------------------------
+
+    def want(self, value: Value) -> None:
+        """Note the inputs of which `value` is computed: a rule needs to know it."""
+        stack, seen = [value], {value}
+        while stack:
+            found = stack.pop()
+            if found.op is None:
+                self.wanted.add(found.name)
+                continue
+            new = [x for x in found.op.operands if x not in seen]
+            seen.update(new)
+            stack += new
 
     def value(self, name: str) -> Value:
         """Return the value called `name`; an initialiser enters the graph when first asked for."""
@@ -202,7 +225,16 @@ class Importer:
             with self._at(f"input {proto.name!r}"):
                 if not proto.name or stored is not None:
                     raise ModelError("has no name" if not proto.name else "is defined twice")
+                if proto.name in self._fixed:
+                    self._values[proto.name] = self._given(proto)
+                    continue
                 self._values[proto.name] = self.block.add_arg(self._input_type(proto), proto.name)
+
+    def _given(self, proto: Any) -> Stored:
+        """Take an input's value from the caller, as an initialiser."""
+        dtype = dtype_from(proto.type.tensor_type.elem_type)
+        array = arrays.encode(np.asarray(self._fixed[proto.name]), dtype)
+        return Stored(array, dtype, self._store((proto.name, array, dtype)))
 
     def _input_type(self, proto: Any) -> TensorType:
         kind = proto.type.WhichOneof("value")

@@ -1,0 +1,115 @@
+"""The cases of onnx.backend.test, run with artifacts in a process that has only the runtime."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import unittest
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.support import ROOT
+from tfc.onnx_backend import TfcBackend
+
+RUNNER = Path(__file__).with_name("artifact_runner.py")
+
+
+class ArtifactProcess:
+    """A process that runs artifacts; one that dies is started again."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def run(self, path: Path, inputs: Sequence[Any]) -> list[Any]:
+        process = self._running()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            pickle.dump((str(path), list(inputs)), process.stdin)
+            process.stdin.flush()
+            outputs, error = pickle.load(process.stdout)
+        except (EOFError, BrokenPipeError):
+            code = process.wait()
+            self._process = None
+            raise AssertionError(f"the artifact ended its process with code {code}") from None
+        assert not error, error
+        found: list[Any] = outputs
+        return found
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.communicate()
+            self._process = None
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", str(RUNNER)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=environment,
+            )
+        return self._process
+
+
+PROCESS = ArtifactProcess()
+
+
+class ApartBackend(TfcBackend):
+    """The backend as it is, but that artifacts run in `PROCESS`."""
+
+    loader = staticmethod(lambda path: partial(PROCESS.run, path))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case of the suite; `run` raises where it does not pass."""
+
+    name: str
+    run: Callable[[], None]
+
+
+@cache
+def all_cases() -> tuple[Case, ...]:
+    """Return the suite's cases for the CPU, by name."""
+    # Making the suite's own data overflows and divides by zero.
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        from onnx.backend.test import BackendTest
+
+        groups = BackendTest(ApartBackend, __name__).test_cases.values()
+    found = [
+        Case(name.removesuffix("_cpu"), partial(function, None))
+        for group in groups
+        for name, function in vars(group).items()
+        if name.startswith("test_") and name.endswith("_cpu")
+    ]
+    return tuple(sorted(found, key=lambda case: case.name))
+
+
+def outcome(case: Case) -> str | None:
+    """Run a case; return None where it passes, else what went wrong."""
+    with tempfile.TemporaryDirectory() as folder, np.errstate(all="ignore"):
+        os.environ["ONNX_MODELS"] = folder
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                case.run()
+        except unittest.SkipTest as error:
+            return f"skipped: {error}"
+        except Exception as error:
+            text = " ".join(str(error).split())
+            return f"{type(error).__name__}: {text}"
+        finally:
+            del os.environ["ONNX_MODELS"]
+    return None
