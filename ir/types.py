@@ -61,20 +61,12 @@ INTS = (I64, I32, I16, I8, U64, U32, U16, U8)
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How a tensor lies in memory, beside its logical type.
-
-    perm: logical axes in storage order, outermost first. border: for each logical axis the
-    elements (before, after) kept around the value in storage; border elements are zero.
-    """
+    """How a tensor lies in memory: its logical axes in storage order, outermost first."""
 
     perm: tuple[int, ...]
-    border: tuple[tuple[int, int], ...] = ()
 
     def __str__(self) -> str:
-        text = f"perm=[{', '.join(map(str, self.perm))}]"
-        if any(pair != (0, 0) for pair in self.border):
-            text += f", border=[{', '.join(f'[{a}, {b}]' for a, b in self.border)}]"
-        return text
+        return f"perm=[{', '.join(map(str, self.perm))}]"
 
 
 @dataclass(frozen=True, slots=True)

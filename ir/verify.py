@@ -52,7 +52,7 @@ class GraphChecker(Checker):
             self.fail(f"@{name}: {len(outputs)} outputs need distinct names, not {shown}")
         for value in function.args:
             encoding = value.encoding
-            if encoding and (any(map(any, encoding.border)) or not _in_order(encoding.perm)):
+            if encoding and not _in_order(encoding.perm):
                 self.fail(f"{value!r} is an input, but not row-major")
 
     def isolated(self, op: Op) -> bool:
@@ -107,10 +107,6 @@ class GraphChecker(Checker):
         rank = value.type.rank
         if sorted(encoding.perm) != list(range(rank)):
             self.fail(f"perm {list(encoding.perm)} does not order {rank} axes", op)
-        if encoding.border and len(encoding.border) != rank:
-            self.fail(f"a border of {len(encoding.border)} pairs for {rank} axes", op)
-        if any(size < 0 for pair in encoding.border for size in pair):
-            self.fail("a border is negative", op)
 
 
 def _in_order(perm: tuple[int, ...]) -> bool:

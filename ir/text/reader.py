@@ -283,25 +283,12 @@ class Reader:
         return BufferType(tensor.dtype, tensor.shape, strides, space)
 
     def encoding(self) -> Encoding | None:
-        """What may stand behind a type: `perm=[...]`, and `, border=[...]` behind that."""
+        """What may stand behind a type: `perm=[...]`."""
         if self.tokens[self.at] != "perm":
             return None
         self.at += 1
         self.expect("=")
-        perm = self.integers()
-        border: list[tuple[int, int]] = []
-        if self.tokens[self.at] == "," and self.tokens[self.at + 1] == "border":
-            self.at += 2
-            self.expect("=")
-            self.expect("[")
-            while not self.accept("]"):
-                if border:
-                    self.expect(",")
-                pair = self.integers()
-                if len(pair) != 2:
-                    self.fail("a border is a pair of integers")
-                border.append((pair[0], pair[1]))
-        return Encoding(perm, tuple(border))
+        return Encoding(self.integers())
 
     def integers(self) -> tuple[int, ...]:
         self.expect("[")

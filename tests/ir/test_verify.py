@@ -94,10 +94,6 @@ def bad_perm(m: Module) -> None:
     find(m, "relu").result.encoding = Encoding((1,))
 
 
-def bad_border(m: Module) -> None:
-    find(m, "relu").result.encoding = Encoding((0,), ((0, -1),))
-
-
 def encoded_input(m: Module) -> None:
     m.main.args[0].encoding = Encoding((1, 0))
 
@@ -150,7 +146,6 @@ FAULTS: list[tuple[Callable[[Module], None], str]] = [
     (broken_link, "add: the links between ops are broken"),
     (wrong_count, "the links between ops are broken"),
     (bad_perm, r"perm \[1\] does not order 1 axes"),
-    (bad_border, "a border is negative"),
     (encoded_input, "is an input, but not row-major"),
     (nameless_input, "names .* are not distinct and non-empty"),
     (output_names, "1 outputs need distinct names, not"),
