@@ -37,6 +37,9 @@ from tfc.ir.dims import (
 )
 
 ACCUMULATORS = 4
+# From so many rows on, rows alone make tasks; below, long rows are cut into a multiple of a unit.
+MANY_ROWS = 64
+CHUNK_UNIT = 8 * MAX_LANES
 # Inside tasks, the iterator that is the number of the thread: what scratch memory is divided by.
 WORKER = "worker"
 
@@ -53,12 +56,21 @@ class NestSchedule:
         self.target = target
         self.hints = hints
         self.reduces = reductions(nest)
-        self.staged = [r for r in self.reduces if id(r) in _unguarded(nest)]
+        bound = {it.name for reduce in self.reduces for it in reduce.iters}
+        self.staged = [
+            r
+            for r in self.reduces
+            if id(r) in _unguarded(nest) and self.e.free(r).isdisjoint(bound)
+        ]
 
     # -- emission -------------------------------------------------------------------------------
 
     def emit(self) -> None:
         if any(it.extent == 0 for it in self.nest.iters):
+            return
+        chunk = self._chunk()
+        if chunk:
+            self._in_chunks(chunk)
             return
         with parallel_loops(self.e, self.plan.rows, self._row_work(), self.hints):
             if self.plan.lane is not None and self.plan.lane not in self.plan.inner:
@@ -66,6 +78,28 @@ class NestSchedule:
                 self.lanes(self.plan.lane, self.plan.width, self._row, first)
             else:
                 self._row()
+
+    def _chunk(self) -> int:
+        """How much of a long vectorised inner loop is a task, where rows are too few; 0 for all."""
+        lane, rows = self.plan.lane, self.plan.rows
+        if self.reduces or lane is None or self.plan.inner != (lane,):
+            return 0
+        if estimate(product(it.extent for it in rows), self.hints) >= MANY_ROWS:
+            return 0
+        each = sum(work(output.expr, self.hints) + 2 for output in self.nest.outputs)
+        tasks_worth = int(TASK_WORK * self.plan.width / each)
+        chunk = -(-tasks_worth // CHUNK_UNIT) * CHUNK_UNIT
+        return 0 if isinstance(lane.extent, int) and lane.extent < 2 * chunk else chunk
+
+    def _in_chunks(self, chunk: int) -> None:
+        lane = self.plan.lane
+        assert lane is not None
+        part = Iter("part", ceildiv(lane.extent, chunk))
+        with parallel_loops(self.e, [*self.plan.rows, part], TASK_WORK, self.hints):
+            start = part.dim * chunk
+            whole = lane.extent % chunk == 0
+            end = start + chunk if whole else minimum(start + chunk, lane.extent)
+            self.lanes(lane, self.plan.width, lambda: self._elements([]), start, end)
 
     def _jammed_rows(self, lane: Iter, width: int) -> DimLike:
         """Fold several vectors of rows side by side; returns how many rows are done.
@@ -126,24 +160,30 @@ class NestSchedule:
                 self._elements(inner[1:])
 
     def lanes(
-        self, it: Iter, width: int, body: Callable[[], None], first: DimLike = 0
+        self,
+        it: Iter,
+        width: int,
+        body: Callable[[], None],
+        first: DimLike = 0,
+        end: DimLike | None = None,
     ) -> None:
-        """Run `body` for the vectors of `it` from `first` on, then for the rest.
+        """Run `body` for the vectors of `it` from `first` to `end`, then for the rest.
 
         The rest runs masked, or one by one.
         """
-        full = floordiv(it.extent, width) * width
+        end = it.extent if end is None else end
+        full = first + floordiv(end - first, width) * width
         if full != first:
             with self.e.loop(it, first, full, width), self.e.vectorised(Lane(it.name, width)):
                 body()
-        if full == it.extent:
+        if full == end:
             return
-        if not masks_tail(self.target, it.extent - full):
-            with self.e.loop(it, full, it.extent):
+        if not masks_tail(self.target, end - full):
+            with self.e.loop(it, full, end):
                 body()
             return
-        with self.e.loop(it, full, it.extent, width):
-            mask = self.e.b.tail_mask(self.e.index(it.dim), self.e.index(it.extent), width)
+        with self.e.loop(it, full, end, width):
+            mask = self.e.b.tail_mask(self.e.index(it.dim), self.e.index(end), width)
             with self.e.vectorised(Lane(it.name, width, mask)):
                 body()
 
