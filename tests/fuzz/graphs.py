@@ -80,8 +80,11 @@ def numbers(shape: Sequence[int], dtype: DType, seed: int) -> Array:
 
 
 def _broadcasts(a: TensorType, b: TensorType) -> bool:
-    pairs = zip(reversed(a.shape), reversed(b.shape), strict=False)
-    return a.dtype == b.dtype and all(x == y or 1 in (x, y) for x, y in pairs)
+    return a.dtype == b.dtype and _fit(a.shape, b.shape)
+
+
+def _fit(a: Shape, b: Shape) -> bool:
+    return all(x == y or 1 in (x, y) for x, y in zip(reversed(a), reversed(b), strict=False))
 
 
 def _need(condition: bool) -> None:
@@ -311,7 +314,7 @@ def _gather(g: Graph, x: Value, pick: int) -> Value:
     rank = len(_shape(x))
     _need(rank > 0)
     axis = pick % rank
-    _need(_shape(x)[axis] != 0)
+    _need(isinstance(_shape(x)[axis], int) and _shape(x)[axis] != 0)
     computed = [v for v in g.values if _dtype(v) in (I32, I64) and len(_shape(v)) < 3]
     if computed and pick % 2:
         indices = computed[pick // 2 % len(computed)]
@@ -405,6 +408,7 @@ def _matmul(g: Graph, x: Value, pick: int) -> Value:
             if _dtype(v) == _dtype(x)
             and len(_shape(v)) >= 1
             and (_shape(v)[-2] if len(_shape(v)) > 1 else _shape(v)[0]) == inner
+            and _fit(_shape(v)[:-2], _shape(x)[:-2])
         ]
         _need(bool(fitting))
         y = fitting[pick // 3 % len(fitting)]
@@ -444,7 +448,8 @@ def _conv(g: Graph, x: Value, pick: int) -> Value:
     w = g.constant((out, channels // groups, *kernel), _dtype(x), pick)
     y = g.b.conv(x, w, groups=groups, **attrs)
     count = _grown([channels // groups, *kernel])
-    return _keep(g, y, x, more=5 + count)
+    # Products of f32 may be summed as rounded transforms of them.
+    return y if _dtype(x) == F32 else _keep(g, y, x, more=5 + count)
 
 
 def _pool(g: Graph, x: Value, pick: int) -> Value:

@@ -13,6 +13,7 @@ from typing import Any
 import llvmlite.binding as llvm
 import numpy as np
 
+import tfc.ir.ops  # noqa: F401  (fills the registry)
 from tests.codegen.harness import CONTEXT_BYTES
 from tfc.compiler.codegen.emit import emit_object, target_machine
 from tfc.compiler.codegen.host import host_target, missing_features

@@ -1,0 +1,79 @@
+"""Costly values of a row are computed once and kept in the output's memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.lower.native import graph
+from tests.lower.nests import Composed, Make, fused, tensors
+from tfc.compiler.lower import staging
+from tfc.compiler.lower.compose import Nest
+from tfc.ir.body import Apply, Keep, Load, walk
+
+
+def _rows(make_element: Any) -> Make:
+    """element / sum(element) over rows."""
+
+    def make(b: Any, x: Any) -> Any:
+        def inner(b: Any, x: Any) -> Any:
+            e = make_element(b, x)
+            return b.div(e, b.reduce_sum(e, axes=(1,), keepdims=True))
+
+        return fused(b, inner, x)
+
+    return make
+
+
+def _softmax(b: Any, x: Any) -> Any:
+    return b.exp(b.sub(x, b.reduce_max(x, axes=(1,), keepdims=True)))
+
+
+def _staged(composed: Composed) -> Nest | None:
+    inside, outside = composed.group.results[0]
+    composer, _ = composed.compose()
+    kept = staging.candidate(composer, inside)
+    if kept is None:
+        return None
+    again, nest = composed.compose({kept: composed.access(outside)})
+    return staging.keep_first(again, nest, kept)
+
+
+def _count(nest: Nest, name: str) -> int:
+    nodes = walk(nest.outputs[0].expr)
+    return sum(isinstance(node, Apply) and node.name == name for node in nodes)
+
+
+def test_softmax_computes_each_exponential_once_and_keeps_it() -> None:
+    composed = Composed(graph(tensors((4, 9)), _rows(_softmax)))
+    plain, staged = composed.nest, _staged(composed)
+    assert staged is not None
+    assert _count(plain, "exp") == 2
+    assert _count(staged, "exp") == 1
+    output = staged.outputs[0]
+    kept = [node for node in walk(output.expr) if isinstance(node, Keep)]
+    again = [
+        node for node in walk(output.expr) if isinstance(node, Load) and node.value is output.value
+    ]
+    assert [keep.value for keep in kept] == [output.value]
+    assert [load.index[0] for load in again] == [output.address]
+
+
+def test_what_is_cheap_is_computed_again() -> None:
+    composed = Composed(graph(tensors((4, 9)), _rows(lambda b, x: b.mul(x, x))))
+    assert _staged(composed) is None
+
+
+def test_values_of_another_type_than_the_result_are_computed_again() -> None:
+    from tfc.ir.types import F64
+
+    def make(b: Any, x: Any) -> Any:
+        def inner(b: Any, x: Any) -> Any:
+            e = b.exp(x)
+            wide = b.cast(e, dtype=F64)
+            return b.div(wide, b.reduce_sum(wide, axes=(1,), keepdims=True))
+
+        return fused(b, inner, x)
+
+    composer, _ = (composed := Composed(graph(tensors((4, 9)), make))).compose()
+    kept = staging.candidate(composer, composed.group.results[0][0])
+    assert kept is None or kept.type == composed.group.results[0][0].type
