@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from tfc.compiler.lower.contract import PREFETCH_STEPS, multiply_add
 from tfc.compiler.lower.emitter import Emitter, Lane
 from tfc.compiler.lower.nest import WORKER, decoded, parallel_loops
-from tfc.compiler.lower.winograd import VECTORS, Plan, both_axes
+from tfc.compiler.lower.winograd import VECTORS, Plan, both_axes, chunks_of
 from tfc.ir.body import Iter
 from tfc.ir.core import Value
 from tfc.ir.dims import DimLike, ceildiv, minimum, substitute, symbol
@@ -177,7 +177,10 @@ class WinogradSchedule:
             self._transform_products()
 
     def _multiply(self) -> None:
-        """One plane of the block's pixels times one panel of weights."""
+        """One plane of the block's pixels times one panel of weights.
+
+        Chunks of channels are added up in registers, their sums in memory.
+        """
         plan = self.plan
         turn = Iter("rows.w", -(-plan.block // plan.rows))
         start = turn.dim * plan.rows
@@ -186,12 +189,31 @@ class WinogradSchedule:
         with self.e.loop(turn):
             rows = [self._row(start + i) for i in range(plan.rows)]
             zero = self.b.const(0, VectorType(F32, plan.lanes))
-            totals = self._sum(rows, [zero] * (plan.rows * VECTORS))
+            zeros = [zero] * (plan.rows * VECTORS)
             base = self._product_base + self.plane.dim * plan.product_plane
-            for i, total in enumerate(totals):
-                row, vector = divmod(i, VECTORS)
-                at = base + (start + row) * plan.columns + vector * plan.lanes
-                self.b.vstore(total, self.products, [self.e.index(at)])
+            places = [
+                base + (start + row) * plan.columns + vector * plan.lanes
+                for row in range(plan.rows)
+                for vector in range(VECTORS)
+            ]
+            chunk, count = chunks_of(plan.inputs)
+            if count == 1:
+                self._store(self._sum(rows, zeros, 0, plan.inputs), places)
+                return
+            self._store(zeros, places)
+            part = Iter("part.w", count)
+            with self.e.loop(part):
+                first = part.dim * chunk
+                totals = self._sum(rows, zeros, first, minimum(first + chunk, plan.inputs))
+                before = [
+                    self.b.vload(self.products, [self.e.index(at)], plan.lanes) for at in places
+                ]
+                sums = [self.b.add(x, y) for x, y in zip(before, totals, strict=True)]
+                self._store(sums, places)
+
+    def _store(self, values: Sequence[Value], places: Sequence[DimLike]) -> None:
+        for value, at in zip(values, places, strict=True):
+            self.b.vstore(value, self.products, [self.e.index(at)])
 
     def _row(self, tile: DimLike) -> Value:
         """A view of the pixels that starts with one tile's channels in the current plane."""
@@ -199,12 +221,15 @@ class WinogradSchedule:
         at = self._pixel_base + self.plane.dim * plan.pixel_plane + tile * plan.pitch
         return self.b.view(self.pixels, self.e.index(at), self.pixels.type)  # type: ignore[arg-type]
 
-    def _sum(self, rows: Sequence[Value], zeros: Sequence[Value]) -> list[Value]:
+    def _sum(
+        self, rows: Sequence[Value], zeros: Sequence[Value], lo: DimLike, hi: DimLike
+    ) -> list[Value]:
+        """The sums over channels lo to hi for a tile of accumulators."""
         plan = self.plan
         step = Iter("step.w", plan.inputs)
         plane = self.panel.dim * plan.form.products + self.plane.dim
         at = (plane * plan.inputs + step.dim) * plan.columns
-        with self.e.loop(step, carried=zeros) as (totals, following):
+        with self.e.loop(step, lo, hi, carried=zeros) as (totals, following):
             panel: list[Value] = []
             for first in range(0, plan.columns, plan.lanes):
                 if self.streamed:
