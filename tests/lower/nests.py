@@ -89,7 +89,7 @@ def run_nest(nest: Nest, seed: int = 0, symbols: Mapping[str, int] | None = None
     values = {
         node.value: np.random.default_rng(len(node.value.name) + seed + i).uniform(-1, 1, 4000)
         for output in nest.outputs
-        for i, node in enumerate(dict((n.value, n) for n in loads(output.expr)).values())
+        for i, node in enumerate({n.value: n for n in loads(output.expr)}.values())
     }
     values = {value: x.astype(np.float32) for value, x in values.items()}
     found = []

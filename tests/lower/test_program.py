@@ -155,7 +155,26 @@ def test_a_kernel_reads() -> None:
         == """tfc 1 loop
 
 kernel @k0_neg(%x0: buf<f32[19]>, %y0: buf<f32[19]>) {
+  %0 = const() {value = 0, dtype = i64} : i64
+  %1 = const() {value = 16, dtype = i64} : i64
+  for(%0, %1) {step = 8} {
+    ^(%i: i64):
+    %2 = vload(%x0, %i) {lanes = 8} : vec<8xf32>
+    %3 = neg(%2) : vec<8xf32>
+    vstore(%3, %y0, %i) {lanes = 8}
+    yield()
+  }
+  %4 = const() {value = 19, dtype = i64} : i64
+  for(%1, %4) {
+    ^(%5: i64):
+    %6 = load(%x0, %5) : f32
+    %7 = neg(%6) : f32
+    store(%7, %y0, %5)
+    yield()
+  }
+  return()
 }
+
 """
     )
 
