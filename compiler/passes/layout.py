@@ -76,13 +76,11 @@ def _contracted(op: Op, lanes: int) -> tuple[int, ...] | None:
     contraction = _contraction(op)
     if contraction is None or contraction.defn.body is None:  # type: ignore[attr-defined]
         return None
-    builder = ExprBuilder()
-    shape = tensor_type(contraction.result).shape
+    shape = tensor_type(op.result).shape
     if not shape:
         return None
-    iters = [builder.iter(extent, "i") for extent in shape]
-    index = tuple(it.dim for it in iters)
-    expr = contraction.defn.body(builder, contraction, 0, index)  # type: ignore[attr-defined]
+    iters = [ExprBuilder().iter(extent, "i") for extent in shape]
+    expr = _element(op, tuple(it.dim for it in iters))
     used: dict[Value, set[str]] = {}
     last_steps: dict[Value, DimLike | None] = {}
     for load in loads(expr):
