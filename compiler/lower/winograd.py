@@ -336,14 +336,17 @@ def weights_of(conv: Convolution, flat: Array) -> Array:
 
 
 def pack_weights(plan: Plan, weights: Array) -> Array:
-    """Return the transformed weights as [panel][product][input][column], rounded once."""
+    """Return the transformed weights as [panel][product][input][column], rounded once.
+
+    Many small products: for a large one BLAS wakes threads, which cost more than they gain.
+    """
     matrix = np.kron(plan.form.weights, plan.form.weights)
-    shape = (plan.panels, plan.form.products, plan.inputs * plan.columns)
-    packed = np.empty(shape, np.float32)
+    packed = np.empty((plan.panels, plan.form.products, plan.inputs, plan.columns), np.float32)
     for panel in range(plan.panels):
         first = min(panel * plan.columns, plan.outputs - plan.columns)
-        own = weights[first : first + plan.columns].transpose(2, 3, 1, 0)
-        packed[panel] = matrix @ own.reshape(TAPS * TAPS, -1).astype(np.float64)
+        own = weights[first : first + plan.columns].transpose(1, 2, 3, 0)
+        taps = own.reshape(plan.inputs, TAPS * TAPS, plan.columns).astype(np.float64)
+        packed[panel] = np.matmul(matrix, taps).transpose(1, 0, 2)
     return packed.reshape(-1)
 
 
@@ -393,8 +396,9 @@ def error_of(form: Form, weights: Array) -> float:
 def _direct(form: Form, pixels: Array, kernels: Array) -> Array:
     """Return the outputs of tiles in float64, as [y, x, tile, output]."""
     windows = np.lib.stride_tricks.sliding_window_view(pixels, (TAPS, TAPS), axis=(2, 3))
-    rows = windows.transpose(2, 3, 0, 1, 4, 5).reshape(form.m**2 * len(pixels), -1)
-    outputs = rows.astype(np.float64) @ kernels.reshape(len(kernels), -1).T
+    rows = windows.transpose(1, 2, 3, 0, 4, 5).reshape(pixels.shape[1], -1, TAPS * TAPS)
+    taps = kernels.transpose(1, 2, 3, 0).reshape(pixels.shape[1], TAPS * TAPS, -1)
+    outputs = np.matmul(rows.astype(np.float64), taps).sum(axis=0)
     return np.asarray(outputs).reshape(form.m, form.m, len(pixels), len(kernels))
 
 
