@@ -7,6 +7,7 @@ iterator (lanes are rows), or the innermost one of each inner loop (lanes run al
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -37,9 +38,8 @@ from tfc.ir.dims import (
 )
 
 ACCUMULATORS = 4
-# From so many rows on, rows alone make tasks; below, long rows are cut into a multiple of a unit.
+# From so many rows on, rows alone make tasks; below, the vectorised loop is cut, too.
 MANY_ROWS = 64
-CHUNK_UNIT = 8 * MAX_LANES
 # Inside tasks, the iterator that is the number of the thread: what scratch memory is divided by.
 WORKER = "worker"
 
@@ -72,23 +72,28 @@ class NestSchedule:
         if chunk:
             self._in_chunks(chunk)
             return
+        lane = self.plan.lane
         with parallel_loops(self.e, self.plan.rows, self._row_work(), self.hints):
-            if self.plan.lane is not None and self.plan.lane not in self.plan.inner:
-                first = self._jammed_rows(self.plan.lane, self.plan.width)
-                self.lanes(self.plan.lane, self.plan.width, self._row, first)
+            if lane is not None and lane not in self.plan.inner:
+                self._rowwise(lane, 0, lane.extent)
             else:
                 self._row()
 
+    def _rowwise(self, lane: Iter, start: DimLike, end: DimLike) -> None:
+        """The rows from `start` to `end`, a vector of rows at a time."""
+        first = self._jammed_rows(lane, self.plan.width, start, end)
+        self.lanes(lane, self.plan.width, self._row, first, end)
+
     def _chunk(self) -> int:
-        """How much of a long vectorised inner loop is a task, where rows are too few; 0 for all."""
+        """How much of a long vectorised loop is a task, where other rows are too few; 0 for all."""
         lane, rows = self.plan.lane, self.plan.rows
-        if self.reduces or lane is None or self.plan.inner != (lane,):
+        if lane is None or (lane in self.plan.inner and (self.reduces or len(self.plan.inner) > 1)):
             return 0
         if estimate(product(it.extent for it in rows), self.hints) >= MANY_ROWS:
             return 0
-        each = sum(work(output.expr, self.hints) + 2 for output in self.nest.outputs)
-        tasks_worth = int(TASK_WORK * self.plan.width / each)
-        chunk = -(-tasks_worth // CHUNK_UNIT) * CHUNK_UNIT
+        each = self._row_work() / max(estimate(lane.extent, self.hints), 1)
+        unit = self.plan.width * ACCUMULATORS
+        chunk = math.ceil(TASK_WORK / each / unit) * unit
         return 0 if isinstance(lane.extent, int) and lane.extent < 2 * chunk else chunk
 
     def _in_chunks(self, chunk: int) -> None:
@@ -99,19 +104,22 @@ class NestSchedule:
             start = part.dim * chunk
             whole = lane.extent % chunk == 0
             end = start + chunk if whole else minimum(start + chunk, lane.extent)
-            self.lanes(lane, self.plan.width, lambda: self._elements([]), start, end)
+            if lane in self.plan.inner:
+                self.lanes(lane, self.plan.width, lambda: self._elements([]), start, end)
+            else:
+                self._rowwise(lane, start, end)
 
-    def _jammed_rows(self, lane: Iter, width: int) -> DimLike:
-        """Fold several vectors of rows side by side; returns how many rows are done.
+    def _jammed_rows(self, lane: Iter, width: int, start: DimLike, end: DimLike) -> DimLike:
+        """Fold several vectors of rows side by side; returns the first row that is not done.
 
         One accumulator alone waits for its own last addition.
         """
         block = width * ACCUMULATORS
-        done = floordiv(lane.extent, block) * block
-        if len(self.reduces) != 1 or not self.staged or self.plan.inner or done == 0:
-            return 0
+        done = start + floordiv(end - start, block) * block
+        if len(self.reduces) != 1 or not self.staged or self.plan.inner or done == start:
+            return start
         (reduce,) = self.reduces
-        with self.e.loop(lane, 0, done, block), self.e.vectorised(Lane(lane.name, width)):
+        with self.e.loop(lane, start, done, block), self.e.vectorised(Lane(lane.name, width)):
             base = self.e.index(lane.dim)
             copies = [{lane.name: base}]
             for i in range(1, ACCUMULATORS):
