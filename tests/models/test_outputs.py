@@ -142,9 +142,7 @@ def test_a_batch_of_pictures_gives_what_each_picture_gives(
     compiled: Callable[[str], Compiled], references: Callable[[str], list[Reference]]
 ) -> None:
     executable = tfc.load(compiled("ppocr_cls").path, threads=2)
-    ((x, wanted),) = [
-        (inputs["x"], outputs) for inputs, outputs in references("ppocr_cls")[1:]
-    ]
+    ((x, wanted),) = [(inputs["x"], outputs) for inputs, outputs in references("ppocr_cls")[1:]]
     alone = np.concatenate([executable(x[i : i + 1]) for i in range(len(x))])
     (whole,) = wanted.values()
     assert np.abs(alone - whole).max() <= TOLERANCE * np.abs(whole).max()
@@ -159,8 +157,7 @@ def test_basic_pitch_is_nearer_to_the_truth_than_its_reference(
     truth = evaluated_in_doubles(model_path("basic_pitch"), reference.inputs)
     stored = {name: array.astype(np.float64) for name, array in reference.outputs.items()}
     ours = {
-        name: array.astype(np.float64)
-        for name, array in compiled("basic_pitch").results[0].items()
+        name: array.astype(np.float64) for name, array in compiled("basic_pitch").results[0].items()
     }
     assert largest_error(stored, truth) > TOLERANCE
     assert largest_error(ours, truth) < 1.1 * largest_error(stored, truth)

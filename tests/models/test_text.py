@@ -1,0 +1,72 @@
+"""Real models survive as text: it comes back byte for byte and compiles to the same outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import tfc
+from tests.models.catalogue import MID, SMALL, Reference, assert_same, names
+from tests.models.conftest import Compiled
+from tfc.compiler.source import constants_beside, open_module
+from tfc.ir.constants import ConstantStore
+from tfc.ir.text.parser import parse_module
+from tfc.ir.text.printer import print_module
+
+pytestmark = pytest.mark.models
+
+
+def with_slow(fast: list[str]) -> list[object]:
+    """Return all models, of which those beside `fast` are for slow runs."""
+    slow = [pytest.param(name, marks=pytest.mark.slow) for name in names() if name not in fast]
+    return [*fast, *slow]
+
+
+@pytest.mark.parametrize("name", names())
+def test_graph_text_comes_back_byte_for_byte(name: str, model_path: Callable[[str], Path]) -> None:
+    module = open_module(model_path(name))
+    for locations in (True, False):
+        text = print_module(module, locations)
+        assert print_module(parse_module(text, module.constants), locations) == text
+
+
+@pytest.mark.parametrize("name", with_slow(names(SMALL, MID)))
+def test_graph_text_compiles_to_the_same_outputs(
+    name: str,
+    scratch: Path,
+    model_path: Callable[[str], Path],
+    compiled: Callable[[str], Compiled],
+    references: Callable[[str], list[Reference]],
+    tfc_command: Callable[..., str],
+) -> None:
+    text, data, library = scratch / "net.tfc", scratch / "data", scratch / "again.so"
+    tfc_command("compile", model_path(name), "-o", text, "--constants", data)
+    tfc_command("compile", text, "-o", library, "--constants", data)
+    check_outputs(library, compiled(name), references(name))
+
+
+@pytest.mark.parametrize("name", with_slow([*names(SMALL, MID), "resnet50", "vit_s16"]))
+def test_loop_text_comes_back_and_compiles_to_the_same_outputs(
+    name: str,
+    scratch: Path,
+    model_path: Callable[[str], Path],
+    compiled: Callable[[str], Compiled],
+    references: Callable[[str], list[Reference]],
+    tfc_command: Callable[..., str],
+) -> None:
+    path, library = scratch / "net.loops.tfc", scratch / "again.so"
+    tfc_command("compile", model_path(name), "-o", path, "--emit", "loops")
+    text = path.read_text()
+    module = parse_module(text, ConstantStore(constants_beside(path)))
+    assert module.level == "loop"
+    assert print_module(module, locations=True) == text
+    tfc_command("compile", path, "-o", library)
+    check_outputs(library, compiled(name), references(name))
+
+
+def check_outputs(library: Path, wanted: Compiled, references: list[Reference]) -> None:
+    executable = tfc.load(library, threads=2)
+    for (inputs, _), result in zip(references, wanted.results, strict=True):
+        assert_same(executable(inputs), result)
