@@ -1,0 +1,85 @@
+"""What `tfc compile` of real models takes, in time and memory, with nothing in the cache."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.support import ROOT
+
+pytestmark = [
+    pytest.mark.models,
+    pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux"),
+]
+
+ATTEMPTS = 3
+MEGABYTE = 10**6
+
+
+class Cost(NamedTuple):
+    seconds: float
+    bytes: int
+
+
+@pytest.fixture(scope="module")
+def bytecode(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where Python keeps the compiled modules of tfc, as an installation has them."""
+    folder = tmp_path_factory.mktemp("bytecode")
+    compile_cold(ROOT / "examples" / "digits" / "digits.onnx", folder, folder)
+    return folder
+
+
+def compile_cold(model: Path, scratch: Path, bytecode: Path) -> Cost:
+    environment = {
+        **os.environ,
+        "TFC_CACHE_DIR": str(scratch / f"cache-{time.monotonic_ns()}"),
+        "PYTHONPYCACHEPREFIX": str(bytecode),
+    }
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    command = [
+        sys.executable, "-m", "tfc.cli.main", "compile", str(model), "-o", str(scratch / "net.so"),
+    ]  # fmt: skip
+    start = time.perf_counter()
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stderr is not None
+        message = process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, message
+    # Where others use the cores too, waiting for one is not the compiler's.
+    return Cost(min(wall, usage.ru_utime + usage.ru_stime), usage.ru_maxrss * 1024)
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds"),
+    [
+        ("digits_mlp", 0.5),
+        ("mobilenet_v2", 3.0),
+        ("resnet50", 10.0),
+        ("bert_base", 10.0),
+    ],
+)
+def test_compilation_stays_within_its_time_and_memory(
+    name: str,
+    seconds: float,
+    scratch: Path,
+    bytecode: Path,
+    model_path: Callable[[str], Path],
+) -> None:
+    model = model_path(name)
+    costs = []
+    while not costs or (costs[-1].seconds > seconds and len(costs) < ATTEMPTS):
+        costs.append(compile_cold(model, scratch, bytecode))
+    assert min(costs).seconds <= seconds
+    assert costs[0].bytes <= 2 * model.stat().st_size + 500 * MEGABYTE
+    print(f"{name}: {min(costs).seconds:.2f} s, {costs[0].bytes / MEGABYTE:.0f} MB")
