@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,16 @@ class GraphBuilder:
         self.before = before
         self.loc = loc
 
+    @contextmanager
+    def at(self, block: Block) -> Iterator[None]:
+        """Append to `block` inside the with statement."""
+        outer = self.block, self.before
+        self.block, self.before = block, None
+        try:
+            yield
+        finally:
+            self.block, self.before = outer
+
     def emit(
         self, defn: OpDef, operands: Sequence[Value], attrs: Any, regions: Sequence[Block] = ()
     ) -> Op:
@@ -51,8 +62,9 @@ class GraphBuilder:
 
         Raises TypeRefusal.
         """
-        types: Sequence[Type] = defn.check([tensor_type(value) for value in operands], attrs)
-        if regions and not types:
+        given = [tensor_type(value) for value in operands]
+        types: Sequence[Type] = defn.check(given, attrs, regions)
+        if regions and defn.infer_regions is None:
             types = [value.type for value in regions[0].terminator.operands]
         op = Op(defn, operands, attrs, types, regions, self.loc)
         return self.block.insert(op, self.before)

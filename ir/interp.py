@@ -106,10 +106,9 @@ class Interpreter:
         raise CompileError("a block without a terminator")
 
     def op(self, op: Op, operands: list[Array], values: Mapping[Value, Array]) -> list[Array]:
-        if op.regions:
-            (region,) = op.regions
-            return self.block(region, operands, values)
         assert isinstance(op.defn, OpDef)
+        if op.regions:
+            return self._with_regions(op, op.defn, operands, values)
         attrs = with_symbols(op.attrs, self.symbols)
         if any(isinstance(getattr(attrs, field.name), ConstRef) for field in fields(attrs)):
             return [arrays.constant_array(attrs, self.constants)]
@@ -125,6 +124,26 @@ class Interpreter:
             self._result(op, value, np.asarray(array))
             for value, array in zip(op.results, results, strict=True)
         ]
+
+    def _with_regions(
+        self, op: Op, defn: OpDef, operands: list[Array], values: Mapping[Value, Array]
+    ) -> list[Array]:
+        if defn.infer_regions is None:
+            (region,) = op.regions
+            return self.block(region, operands, values)
+        regions = [_Region(self, region, values) for region in op.regions]
+        found = defn.ref(with_symbols(op.attrs, self.symbols), *operands, regions=regions)
+        for value, array in zip(op.results, found, strict=True):
+            self._check(op, value, array)
+        return list(found)
+
+    def _check(self, op: Op, value: Value, array: Array) -> None:
+        """Refuse a result in memory form that is not what inference said."""
+        type = value.type
+        assert isinstance(type, TensorType)
+        shape = tuple(evaluate_dim(dim, self.symbols) for dim in type.shape)
+        if array.dtype != arrays.numpy_dtype(type.dtype) or array.shape != shape:
+            self._broken(op, f"the reference gave {array.dtype}{list(array.shape)} for {type}")
 
     def _result(self, op: Op, value: Value, array: Array) -> Array:
         """Return a result in memory form, once it is what inference said."""
@@ -142,6 +161,26 @@ class Interpreter:
 
     def _broken(self, op: Op, message: str) -> None:
         raise CompileError(f"{op.name}: {message}", where=str(op.loc) or None)
+
+
+class _Region:
+    """A region to be run with the values around it."""
+
+    def __init__(
+        self, interpreter: Interpreter, region: Block, values: Mapping[Value, Array]
+    ) -> None:
+        self._interpreter = interpreter
+        self._region = region
+        self._values = values
+
+    def __call__(self, *args: Array) -> list[Array]:
+        return self._interpreter.block(self._region, list(args), self._values)
+
+    def none_of(self, position: int) -> Array:
+        type = self._region.terminator.operands[position].type
+        assert isinstance(type, TensorType)
+        shape = [evaluate_dim(dim, self._interpreter.symbols) for dim in type.shape]
+        return np.empty((0, *shape), arrays.numpy_dtype(type.dtype))
 
 
 def _last_uses(block: Block) -> dict[Op, list[Value]]:

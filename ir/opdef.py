@@ -8,7 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from tfc.ir.body import Expr, ExprBuilder, Index
-from tfc.ir.core import Op, Value
+from tfc.ir.core import Block, Op, Value
 from tfc.ir.dims import DimLike
 from tfc.ir.types import TensorType
 
@@ -88,6 +88,7 @@ class NoGrad:
 
 Assumes = Callable[[Sequence[TensorType], Any], Sequence[Assumption]]
 Infer = Callable[[Sequence[TensorType], Any], Sequence[TensorType]]
+InferRegions = Callable[[Sequence[TensorType], Any, Sequence[Block]], Sequence[TensorType]]
 Body = Callable[[ExprBuilder, Op, int, tuple[Index, ...]], Expr]
 Decompose = Callable[["GraphBuilder", Op], Sequence[Value]]
 Grad = Callable[["GraphBuilder", Op, Sequence[Value]], Sequence[Value | None]]
@@ -98,7 +99,9 @@ class OpDef:
     """One graph op.
 
     infer: operand types and attrs to result types; raises TypeRefusal.
-    ref: `ref(attrs, *arrays)` in numpy, one array or a tuple: the specification.
+    infer_regions: the same of an op whose regions take part, as a third argument.
+    ref: `ref(attrs, *arrays)` in numpy, one array or a tuple: the specification. With
+    `infer_regions` it is also given `regions`: functions of arrays, which are in memory form.
     body: `body(b, op, result, index)`, the element of that result at `index`.
     decompose: `decompose(b, op)`, values of simpler ops that replace the results.
     grad: `grad(b, op, result_gradients)`, one gradient or None per operand; or NoGrad(reason).
@@ -114,6 +117,7 @@ class OpDef:
     operands: tuple[int, int | None] = (1, 1)
     attrs: type = NoAttrs
     regions: int = 0
+    infer_regions: InferRegions | None = None
     body: Body | None = None
     decompose: Decompose | None = None
     grad: Grad | NoGrad = NoGrad("not differentiable")
@@ -124,7 +128,9 @@ class OpDef:
     tol: dict[str, float] = field(default_factory=dict)
     terminator: bool = False
 
-    def check(self, types: Sequence[TensorType], attrs: Any) -> tuple[TensorType, ...]:
+    def check(
+        self, types: Sequence[TensorType], attrs: Any, regions: Sequence[Block] = ()
+    ) -> tuple[TensorType, ...]:
         """Return the result types, after checking the number of operands.
 
         Raises TypeRefusal with the reason.
@@ -133,6 +139,8 @@ class OpDef:
         if len(types) < low or (high is not None and len(types) > high):
             wanted = str(low) if low == high else f"{low} to {'any' if high is None else high}"
             raise TypeRefusal(f"takes {wanted} operands, not {len(types)}")
+        if self.infer_regions is not None:
+            return tuple(self.infer_regions(types, attrs, regions))
         return tuple(self.infer(types, attrs))
 
 

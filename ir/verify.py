@@ -81,7 +81,7 @@ class GraphChecker(Checker):
 
     def _inferred(self, op: Op, defn: OpDef, types: list[TensorType]) -> tuple[TensorType, ...]:
         try:
-            return defn.check(types, op.attrs)
+            return defn.check(types, op.attrs, op.regions)
         except TypeRefusal as err:
             self.fail(str(err), op)
         except Exception as err:

@@ -163,6 +163,29 @@ def _for(e: Emitter, op: Op) -> None:
     e.bind_results(op, e.loop(e.linear(lo), e.linear(hi), op.attrs.step, inits, body))
 
 
+def _while(e: Emitter, op: Op) -> None:
+    condition, *carried = op.operands
+    (block,) = op.regions
+    inits = e.values_of(carried)
+    first = e.value(condition)
+    header, end = e.new_block("while"), e.new_block("end")
+    before = e.scope.block.label
+    e.branch(first, header, end)
+    with e.region(header) as scope:
+        names = [e.name(register(value.type), scope.depth) for value in carried]
+        e.values.update(zip(block.args, names, strict=True))
+        again, *nexts = e.values_of(e.emit_block(block))
+        latch = e.scope.block.label
+        e.branch(again, header, end)
+    e.enter(end)
+    for value, name, init, after in zip(op.results, names, inits, nexts, strict=True):
+        type = register(value.type)
+        header.phis.append(_phi(name, type, (init, before), (after, latch)))
+        result = e.name(type, e.scope.depth)
+        end.phis.append(_phi(result, type, (init, before), (after, latch)))
+        e.values[value] = result
+
+
 def _if(e: Emitter, op: Op) -> None:
     condition = e.value(op.operands[0])
     blocks = [e.new_block("then"), e.new_block("else")]
@@ -405,6 +428,7 @@ RULES: Mapping[str, Callable[[Emitter, Op], None]] = {
     "shuffle": _shuffle,
     "reduce": _reduce,
     "for": _for,
+    "while": _while,
     "if": _if,
     "parallel": _parallel,
 }

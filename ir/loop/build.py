@@ -247,7 +247,7 @@ class LoopBuilder(ScalarBuilder[Value]):
         After the with statement `loop.results` are the last values carried.
         """
         body = Block([INDEX, *(value.type for value in carried)], [name])
-        loop = Loop(body)
+        loop = Loop(tuple(body.args[1:]), body.args[0])
         outer = self.block
         with self.at(body):
             yield loop
@@ -255,6 +255,21 @@ class LoopBuilder(ScalarBuilder[Value]):
         with self.at(outer):
             operands = (self.index(lo), self.index(hi), *carried)
             op = self.emit("for", operands, nodes.ForAttrs(step), (body,))
+        loop.results = op.results
+
+    @contextmanager
+    def while_(self, condition: Value, carried: Sequence[Value]) -> Iterator[Loop]:
+        """Open a loop that runs while its condition is true, at first `condition`.
+
+        Inside: `loop.carried`; set `loop.again` and `loop.yields` for the next round.
+        """
+        body = Block([value.type for value in carried])
+        loop = Loop(tuple(body.args))
+        with self.at(body):
+            yield loop
+            assert loop.again is not None
+            self.emit("yield", (loop.again, *loop.yields))
+        op = self.emit("while", (condition, *carried), None, (body,))
         loop.results = op.results
 
     @contextmanager
@@ -290,13 +305,19 @@ class LoopBuilder(ScalarBuilder[Value]):
 
 
 class Loop:
-    """An open `for`: its index, the carried values, and what the body yields."""
+    """An open `for` or `while`: the carried values, what the body yields, and a `for`'s index."""
 
-    def __init__(self, body: Block) -> None:
-        self.index = body.args[0]
-        self.carried = tuple(body.args[1:])
+    def __init__(self, carried: tuple[Value, ...], index: Value | None = None) -> None:
+        self._index = index
+        self.carried = carried
         self.yields: Sequence[Value] = ()
+        self.again: Value | None = None
         self.results: tuple[Value, ...] = ()
+
+    @property
+    def index(self) -> Value:
+        assert self._index is not None, "a `while` has no index"
+        return self._index
 
 
 def _as_element(value: float, dtype: DType) -> float | int | bool:

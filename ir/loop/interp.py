@@ -287,6 +287,13 @@ def _for(machine: Machine, op: Op, args: list[Any], values: Values) -> Sequence[
     return carried
 
 
+def _while(machine: Machine, op: Op, args: list[Any], values: Values) -> Sequence[Any]:
+    again, *carried = args
+    while again:
+        again, *carried = machine.region(op.regions[0], carried, values)
+    return carried
+
+
 def _parallel(machine: Machine, op: Op, args: list[Any], values: Values) -> Sequence[Any]:
     """Backwards: the order is not promised, and code that needs one shall show."""
     threads = machine.symbols[THREADS]
@@ -357,6 +364,7 @@ RULES: dict[str, Rule] = {
     "view": _view,
     "table": _table,
     "for": _for,
+    "while": _while,
     "parallel": _parallel,
     "if": _if,
     "call": _call,

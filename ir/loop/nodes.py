@@ -331,6 +331,11 @@ def _for(types: tuple[Type, ...], attrs: ForAttrs) -> tuple[Type, ...]:
     return types[2:]
 
 
+def _while(types: tuple[Type, ...], attrs: Any) -> tuple[Type, ...]:
+    _need(types[:1] == (ScalarType(BOOL),), "the condition is not a bool scalar")
+    return types[1:]
+
+
 def _if(types: tuple[Type, ...], attrs: Any) -> tuple[Type, ...]:
     """Results are the types yielded by the regions; the verifier compares both."""
     _need(types == (ScalarType(BOOL),), "the condition is not a bool scalar")
@@ -377,7 +382,10 @@ _register(LoopOp("view", _view, BufferAttrs))
 _register(LoopOp("table", lambda types, attrs: (_table_type(attrs),), TableAttrs))
 # Control. `parallel` runs its region (index, worker) for 0 <= index < count in any order, on
 # several threads where the optional second operand is true. Workers are numbered from 0.
+# `while` runs its region on carried values as long as the condition, at first an operand and then
+# the region's first yield, is true.
 _register(LoopOp("for", _for, ForAttrs, regions=1, pure=False))
+_register(LoopOp("while", _while, regions=1, pure=False))
 _register(LoopOp("parallel", _parallel, regions=1, pure=False))
 _register(LoopOp("if", _if, regions=2, pure=False))
 _register(LoopOp("yield", _nothing, terminator=True, pure=False))

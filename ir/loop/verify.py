@@ -141,6 +141,15 @@ def _for(checker: LoopChecker, op: Op) -> None:
     checker.need(yields == carried, f"yields {_list(yields)}, but carries {_list(carried)}", op)
 
 
+def _while(checker: LoopChecker, op: Op) -> None:
+    carried = [value.type for value in op.results]
+    args = [arg.type for arg in op.regions[0].args]
+    checker.need(args == carried, f"the region takes {_list(args)}, not {_list(carried)}", op)
+    wanted = [ScalarType(BOOL), *carried]
+    yields = _yields(op, 0)
+    checker.need(yields == wanted, f"yields {_list(yields)}, not {_list(wanted)}", op)
+
+
 def _parallel(checker: LoopChecker, op: Op) -> None:
     args = [arg.type for arg in op.regions[0].args]
     checker.need(args == [INDEX, INDEX], f"the region takes {_list(args)}, not (i64, i64)", op)
@@ -224,6 +233,7 @@ def _reduce(checker: LoopChecker, op: Op) -> None:
 
 _RULES: dict[str, Callable[[LoopChecker, Op], None]] = {
     "for": _for,
+    "while": _while,
     "parallel": _parallel,
     "if": _if,
     "call": _call,

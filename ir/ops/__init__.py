@@ -10,6 +10,7 @@ from tfc.ir.ops import (
     conv,
     convert,
     elementwise,
+    flow,
     index,
     logic,
     movement,
@@ -26,6 +27,7 @@ from tfc.ir.ops import (
 FAMILIES = (
     const,
     control,
+    flow,
     elementwise,
     convert,
     logic,

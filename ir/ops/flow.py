@@ -1,0 +1,241 @@
+"""Structured control flow: `if` and `loop`. Their regions may use values from outside.
+
+What a region computes is its own ops' matter; lowering turns both into native branches and loops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from tfc.ir.build import tensor_type
+from tfc.ir.core import Block
+from tfc.ir.dims import DimLike
+from tfc.ir.errors import UsageError
+from tfc.ir.opdef import Kind, NoGrad, OpDef, register, require
+from tfc.ir.ops.common import Array
+from tfc.ir.types import BOOL, I64, TensorType, shape_text
+
+INDEX_TYPE = TensorType(I64, ())
+CONDITION_TYPE = TensorType(BOOL, ())
+
+
+class Region(Protocol):
+    """A region to run: arrays in, what its `yield` hands out."""
+
+    def __call__(self, *args: Array) -> list[Array]: ...
+
+    def none_of(self, position: int) -> Array:
+        """No element at all of the yielded value at `position`, stacked."""
+
+
+def _nothing(types: Sequence[TensorType], attrs: Any) -> Sequence[TensorType]:
+    return ()
+
+
+def yielded(region: Block) -> list[TensorType]:
+    """The types that a region hands out."""
+    return [tensor_type(value) for value in region.terminator.operands]
+
+
+# -- if -----------------------------------------------------------------------------------------
+
+
+def _infer_if(
+    types: Sequence[TensorType], attrs: Any, regions: Sequence[Block]
+) -> Sequence[TensorType]:
+    require(types[0] == CONDITION_TYPE, f"the condition is {types[0]}, not {CONDITION_TYPE}")
+    require(not any(region.args for region in regions), "a branch takes no arguments")
+    then, otherwise = map(yielded, regions)
+    require(len(then) == len(otherwise), f"branches yield {len(then)} and {len(otherwise)} values")
+    for i, (one, other) in enumerate(zip(then, otherwise, strict=True)):
+        require(one == other, f"branches yield {one} and {other} as result {i}")
+    return then
+
+
+def _if_ref(attrs: Any, condition: Array, *, regions: Sequence[Region]) -> tuple[Array, ...]:
+    return tuple(regions[0 if condition else 1]())
+
+
+if_ = register(
+    OpDef(
+        name="if",
+        operands=(1, 1),
+        kind=Kind.CONTROL,
+        infer=_nothing,
+        infer_regions=_infer_if,
+        ref=_if_ref,
+        regions=2,
+        grad=NoGrad("which branch was taken is not kept for a backward pass"),
+        doc="What the first region yields where the bool scalar is true, else what the second does.",
+    )
+)
+
+
+# -- loop ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LoopAttrs:
+    """trips: how often the region runs; None where only the run tells.
+
+    limited: an i64 scalar, the first operand, is the most it may run. conditional: a bool scalar,
+    the next operand, says whether it runs at all, and the region's first yield whether it runs
+    again. scanned, stacked: one entry for each operand taken apart and each result put together
+    along axis 0; true where from the end. They need `trips`, which limit and condition must then
+    come to: a run where they do not fails.
+    """
+
+    trips: DimLike | None = None
+    limited: bool = False
+    conditional: bool = False
+    scanned: tuple[bool, ...] = ()
+    stacked: tuple[bool, ...] = ()
+
+
+@dataclass(frozen=True)
+class LoopParts:
+    """The operands of a loop, by what they are; of an op's values or of anything in their order."""
+
+    limit: Any
+    start: Any
+    carried: Sequence[Any]
+    scanned: Sequence[Any]
+
+
+def split_operands(attrs: LoopAttrs, operands: Sequence[Any]) -> LoopParts:
+    """Tell a loop's operands apart."""
+    head = list(operands[: attrs.limited + attrs.conditional])
+    end = len(operands) - len(attrs.scanned)
+    return LoopParts(
+        head[0] if attrs.limited else None,
+        head[-1] if attrs.conditional else None,
+        operands[len(head) : end],
+        operands[end:],
+    )
+
+
+@dataclass(frozen=True)
+class LoopYields:
+    """What a loop's region hands out, by what it is."""
+
+    again: Any
+    carried: Sequence[Any]
+    stacked: Sequence[Any]
+
+
+def split_yields(attrs: LoopAttrs, values: Sequence[Any]) -> LoopYields:
+    """Tell apart what a loop's region yields."""
+    end = len(values) - len(attrs.stacked)
+    return LoopYields(
+        values[0] if attrs.conditional else None, values[int(attrs.conditional) : end], values[end:]
+    )
+
+
+def _infer_loop(
+    types: Sequence[TensorType], attrs: LoopAttrs, regions: Sequence[Block]
+) -> Sequence[TensorType]:
+    fixed = attrs.trips is not None
+    require(fixed or attrs.limited or attrs.conditional, "nothing ends the loop")
+    require(fixed or not (attrs.scanned or attrs.stacked), "what it stacks has no known extent")
+    head = attrs.limited + attrs.conditional
+    require(len(types) >= head + len(attrs.scanned), f"{len(types)} operands are too few")
+    parts = split_operands(attrs, types)
+    if attrs.limited:
+        require(parts.limit == INDEX_TYPE, f"the limit is {parts.limit}, not {INDEX_TYPE}")
+    if attrs.conditional:
+        require(parts.start == CONDITION_TYPE, f"the condition is {parts.start}")
+    (region,) = regions
+    wanted = [INDEX_TYPE, *parts.carried, *_elements(parts.scanned, attrs.trips)]
+    taken = [tensor_type(arg) for arg in region.args]
+    require(taken == wanted, f"the region takes {_list(taken)}, not {_list(wanted)}")
+    return _loop_results(attrs, parts, yielded(region))
+
+
+def _elements(types: Sequence[TensorType], trips: DimLike | None) -> Iterator[TensorType]:
+    for type in types:
+        fits = type.rank > 0 and type.shape[0] == trips
+        require(fits, f"{shape_text(type.shape)} is not taken apart in {trips} rounds")
+        yield TensorType(type.dtype, type.shape[1:])
+
+
+def _loop_results(
+    attrs: LoopAttrs, parts: LoopParts, types: Sequence[TensorType]
+) -> list[TensorType]:
+    count = attrs.conditional + len(parts.carried) + len(attrs.stacked)
+    require(len(types) == count, f"the region yields {len(types)} values, not {count}")
+    found = split_yields(attrs, types)
+    if attrs.conditional:
+        require(found.again == CONDITION_TYPE, f"the region's condition is {found.again}")
+    for i, (before, after) in enumerate(zip(parts.carried, found.carried, strict=True)):
+        require(before == after, f"carries {before}, but yields {after} as value {i}")
+    assert attrs.trips is not None or not found.stacked
+    stacked = [TensorType(t.dtype, (attrs.trips or 0, *t.shape)) for t in found.stacked]
+    return [*parts.carried, *stacked]
+
+
+def _list(types: Sequence[TensorType]) -> str:
+    return f"({', '.join(map(str, types))})"
+
+
+def _loop_ref(attrs: LoopAttrs, *arrays: Array, regions: Sequence[Region]) -> tuple[Array, ...]:
+    (body,) = regions
+    parts = split_operands(attrs, arrays)
+    bounds = [int(n) for n in (attrs.trips, parts.limit) if n is not None]
+    again = parts.start is None or bool(parts.start)
+    carried = list(parts.carried)
+    rows: list[list[Array]] = [[] for _ in attrs.stacked]
+    i = 0
+    while again and (not bounds or i < min(bounds)):
+        slices = [
+            x[len(x) - 1 - i if back else i]
+            for x, back in zip(parts.scanned, attrs.scanned, strict=True)
+        ]
+        values = body(np.asarray(i, np.int64), *carried, *map(np.asarray, slices))
+        found = split_yields(attrs, values)
+        again = found.again is None or bool(found.again)
+        carried = list(found.carried)
+        for row, value in zip(rows, found.stacked, strict=True):
+            row.append(value)
+        i += 1
+    _check_trips(attrs, parts, i, again)
+    first = attrs.conditional + len(carried)
+    stacks = [
+        np.stack(row[::-1] if back else row) if row else body.none_of(first + position)
+        for position, (row, back) in enumerate(zip(rows, attrs.stacked, strict=True))
+    ]
+    return (*carried, *stacks)
+
+
+def _check_trips(attrs: LoopAttrs, parts: LoopParts, rounds: int, again: bool) -> None:
+    """Refuse a run in which limit and condition do not come to the rounds announced."""
+    if attrs.trips is None:
+        return
+    more = again and (parts.limit is None or rounds < int(parts.limit))
+    bounded = attrs.limited or attrs.conditional
+    if bounded and (rounds != attrs.trips or more):
+        had = f"more than {rounds}" if more else str(rounds)
+        raise UsageError(f"the loop ran {had} rounds, not {attrs.trips}")
+
+
+loop = register(
+    OpDef(
+        name="loop",
+        operands=(0, None),
+        kind=Kind.CONTROL,
+        attrs=LoopAttrs,
+        infer=_nothing,
+        infer_regions=_infer_loop,
+        ref=_loop_ref,
+        regions=1,
+        grad=NoGrad("the values of each round are not kept for a backward pass"),
+        doc="Runs its region again and again. Operands: limit, condition, carried values, operands "
+        "taken apart. The region takes the round's number, the carried values, and the slices; it "
+        "yields whether to go on, the next carried values, and the elements of what is stacked. "
+        "Results: the last carried values, then the stacks.",
+    )
+)
+
