@@ -17,6 +17,7 @@ from tfc.ir.dims import (
     Dim,
     DimLike,
     Interval,
+    bounds,
     coefficient,
     merge_divmod,
     product,
@@ -227,7 +228,8 @@ class Storage:
             return None
         lead: DimLike = 0
         for it, step in zip(iters, strides, strict=True):
-            if isinstance(step, int) and step < 0:
+            _, most = bounds(step, {})
+            if most is not None and most <= 0:
                 lead = lead - step * (it.extent - 1)
         return Place(source.root, address - lead, tuple(strides), lead)
 

@@ -168,7 +168,10 @@ class WindowSchedule:
     def _store(self, place: Mapping[str, DimLike], total: Value) -> None:
         """Evaluate the epilogue of one output on its total, in a scope of its own."""
         (output,) = self.w.nest.outputs
-        hole: Expr = Position(symbol(TOTAL), self.w.reduce.dtype)
+        lane = self.w.plan.lane
+        assert lane is not None
+        # Never evaluated; it says what the total depends on, for epilogues that index with it.
+        hole: Expr = Position(symbol(TOTAL) + lane.dim, self.w.reduce.dtype)
         opened = rewrite(output.expr, lambda node: None, {id(self.w.reduce): hole})
         expr = substitute_dims(opened, place, {})
         address = substitute(output.address, place)
