@@ -41,6 +41,7 @@ from tfc.ir.types import DType, VectorType
 
 Array = npt.NDArray[Any]
 PREFETCH_STEPS = 64
+PAGE = 4096
 MAX_VECTORS = 8
 # Independent multiply-adds that keep two units of latency four busy, and how many sets of
 # accumulators a small tile may use to have that many.
@@ -187,7 +188,7 @@ def choose_tile(c: Contraction, target: Target, hints: Mapping[str, int]) -> Til
     total = max(height * width, 1)
     best: tuple[float, int, Tile] | None = None
     for vectors in range(1, MAX_VECTORS + 1):
-        limit = (target.vector_registers - vectors - 1) // vectors
+        limit = min((target.vector_registers - vectors - 1) // vectors, _most_rows(c, target))
         if limit < 1:
             break
         if vectors > 4 and total > 4:
@@ -203,6 +204,20 @@ def choose_tile(c: Contraction, target: Target, hints: Mapping[str, int]) -> Til
             best = (cost, order, Tile(th, tw, vectors, lanes))
     assert best is not None
     return best[2]
+
+
+def _most_rows(c: Contraction, target: Target) -> int:
+    """How many rows the first-level cache holds side by side.
+
+    Rows a multiple of 4 KiB apart fall into one set, which has as many ways as the cache has
+    pages.
+    """
+    if not c.rows:
+        return 1
+    step = stride_of(c.left.address, c.rows[-1])
+    if not isinstance(step, int) or step == 0 or (step * c.left.load.dtype.bytes) % PAGE:
+        return target.vector_registers
+    return max(target.l1 // PAGE, 1)
 
 
 def _row_extents(c: Contraction, hints: Mapping[str, int]) -> tuple[int, int]:
