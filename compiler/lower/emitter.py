@@ -412,7 +412,9 @@ class Emitter:
         if any(self.in_lane(self.free(expr)) for expr in dynamic):
             return None
         step = coefficient(fixed, self.lane.name)
-        return step if isinstance(step, int) and 1 < step <= MOST_STEP else None
+        # With fewer lanes than steps more than the last vector would reach outside.
+        most = min(MOST_STEP, self.lane.width)
+        return step if isinstance(step, int) and 1 < step <= most else None
 
     def _strided_load(self, buf: Value, address: Value, step: int) -> Value:
         """Load every `step`-th element: whole vectors, then shuffles that keep what is wanted.
