@@ -126,7 +126,7 @@ COMBINE = {
 class ExprBuilder(ScalarBuilder[Expr]):
     """What an op's body is given: makes expressions. Lowering subclasses `load` to inline."""
 
-    _names = itertools.count()
+    _names: Iterator[int] = itertools.count()
 
     def scalar(self, name: str, args: tuple[Expr, ...], dtype: DType) -> Expr:
         return Apply(name, args, dtype)

@@ -5,7 +5,7 @@ Index tuples become positions in flat buffers here; after this, logical shapes a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from tfc.ir.attrs import Dense
@@ -61,7 +61,11 @@ class Composer(ExprBuilder):
         outer: Mapping[Value, Value],
         access: Callable[[Value], Access],
         staged: Mapping[Value, Access],
+        names: Iterator[int] | None = None,
     ) -> None:
+        """names: numbers of iterators; those of all expressions in one kernel must differ."""
+        if names is not None:
+            self._names = names
         self.inside = inside
         self.outer = outer
         self.access = access

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tfc.compiler.lower import contract, staging, window, winograd
@@ -10,6 +11,7 @@ from tfc.compiler.lower.compose import Access, Composer, Nest, Output
 from tfc.compiler.lower.cost import estimate
 from tfc.compiler.lower.data import Array, DataTable
 from tfc.compiler.lower.emitter import Emitter
+from tfc.compiler.lower.fingerprint import fingerprint
 from tfc.compiler.lower.nest import NestSchedule
 from tfc.compiler.lower.normal import normalise, reductions
 from tfc.compiler.lower.plan import Plan, Planner
@@ -92,6 +94,7 @@ class KernelBuilder:
         self.winograd = winograd
         self.data = DataTable(program)
         self._by_text: dict[str, str] = {}
+        self._by_parts: dict[Hashable, str] = {}
         self._derived: set[Value] = set()
         self._packed: dict[object, Root] = {}
 
@@ -111,7 +114,9 @@ class KernelBuilder:
     def _compose(
         self, group: Group, staged: Mapping[Value, Access]
     ) -> tuple[Composer, Nest]:
-        composer = Composer(set(group.ops), group.outer, self._access, staged)
+        # Equal groups get equal names, and so equal fingerprints.
+        names = itertools.count()
+        composer = Composer(set(group.ops), group.outer, self._access, staged, names)
         iters = index_iters(shape_of(group.results[0][0]), composer)
         index = tuple(it.dim for it in iters)
         outputs = tuple(
@@ -221,7 +226,8 @@ class KernelBuilder:
         for side in (c.left.load.value, c.right.load.value):
             if side not in reads:
                 reads.append(side)
-        steps.append(self._function(name, reads, written, places, [schedule]))
+        parts = (c, tile, packed, streamed)
+        steps.append(self._function(name, reads, written, places, [schedule], parts))
         return steps
 
     def _reads_in_place(self, c: contract.Contraction) -> bool:
@@ -254,7 +260,8 @@ class KernelBuilder:
         reads = [*_reads(c.nest, skip=c.right.load.value), packed]
         written = [*(output.value for output in c.nest.outputs), pixels, products]
         places = {packed: packed_at, pixels: pixels_at, products: products_at}
-        return self._function(name, reads, written, places, [schedule])
+        parts = (plan, memory, streamed)
+        return self._function(name, reads, written, places, [schedule], parts)
 
     def _is_large(self, c: contract.Contraction) -> bool:
         return self._exceeds_cache(contract.packed_size(c), c.right.load.dtype)
@@ -293,6 +300,7 @@ class KernelBuilder:
         """Make a kernel of nests that run one after the other."""
         reads: list[Value] = []
         schedules: list[Callable[[Emitter], None]] = []
+        parts: list[tuple[Nest, Plan]] = []
         known = dict(places)
         for nest in nests:
             nest = self._in_loop_order(nest, known)
@@ -302,7 +310,8 @@ class KernelBuilder:
                 if value not in reads and value not in written:
                     reads.append(value)
             schedules.append(lambda e, n=nest, p=plan: self._nest(e, n, p))  # type: ignore[misc]
-        return self._function(name, reads, written, known, schedules)
+            parts.append((nest, plan))
+        return self._function(name, reads, written, known, schedules, parts)
 
     def _nest(self, e: Emitter, nest: Nest, plan: Plan) -> None:
         found = window.match(nest, plan, self.target)
@@ -379,9 +388,17 @@ class KernelBuilder:
         written: Sequence[Value],
         places: Mapping[Value, Place],
         schedules: Sequence[Callable[[Emitter], None]],
+        parts: object = None,
     ) -> Step:
+        """Make a kernel by its schedules, unless one was made of equal `parts`.
+
+        parts: all that the schedules depend on, None where that is not known.
+        """
         own = [places.get(value) or self.storage.place(value) for value in (*reads, *written)]
         types = [_view_type(v, p) for v, p in zip((*reads, *written), own, strict=True)]
+        key = fingerprint((types, parts), (*reads, *written)) if parts is not None else None
+        if key is not None and key in self._by_parts:
+            return Step(self._by_parts[key], own, len(written))
         names = [f"x{i}" for i in range(len(reads))] + [f"y{i}" for i in range(len(written))]
         block = Block(types, names)
         builder = LoopBuilder(block)
@@ -394,7 +411,10 @@ class KernelBuilder:
         used = _symbols(function)
         main = self.storage.function.symbols
         function.symbols = {s: main[s] for s in main if s in used}
-        return Step(self._unique(function), own, len(written))
+        kernel = self._unique(function)
+        if key is not None:
+            self._by_parts[key] = kernel
+        return Step(kernel, own, len(written))
 
     def _unique(self, function: Function) -> str:
         """Add the kernel to the program unless an equal one is there; return its name."""

@@ -1,0 +1,62 @@
+"""Fingerprints of what a schedule is given: equal ones mean equal kernels, before one is emitted.
+
+Graph values count by their place among a kernel's buffers, expressions by their structure and by
+which parts they share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from tfc.ir.body import Apply, Guard, Iter, Keep, Load, Number, Position, Reduce
+from tfc.ir.core import Value
+from tfc.ir.dims import Dim
+from tfc.ir.types import DType
+
+_LEAVES = (int, str, Dim, DType, Iter, type(None))
+_NODES = (Load, Number, Position, Apply, Guard, Reduce, Keep)
+
+
+def fingerprint(parts: object, buffers: Sequence[Value]) -> Hashable:
+    """Return what is the same for equal parts over buffers in the same order.
+
+    parts: tuples, lists, dataclasses, expressions, graph values and what can be hashed.
+    """
+    return _Fingerprint(buffers).of(parts)
+
+
+class _Fingerprint:
+    def __init__(self, buffers: Sequence[Value]) -> None:
+        self.values = {value: number for number, value in enumerate(buffers)}
+        self.nodes: dict[int, int] = {}
+
+    def of(self, part: Any) -> Hashable:
+        if isinstance(part, _LEAVES):
+            return part
+        if isinstance(part, (float, complex)):
+            # Zeros of either sign and NaNs are told apart.
+            return "number", repr(part)
+        if isinstance(part, Value):
+            return "value", self.values.setdefault(part, len(self.values))
+        if isinstance(part, (tuple, list)):
+            return tuple([self.of(item) for item in part])
+        if isinstance(part, _NODES):
+            known = self.nodes.get(id(part))
+            if known is not None:
+                return "node", known
+            self.nodes[id(part)] = len(self.nodes)
+        elif not is_dataclass(part) or type(part).__eq__ is object.__eq__:
+            return part  # type: ignore[no-any-return]
+        return type(part), *(self.of(getattr(part, name)) for name in _names(type(part)))
+
+
+_FIELDS: dict[type, tuple[str, ...]] = {}
+
+
+def _names(kind: type) -> tuple[str, ...]:
+    names = _FIELDS.get(kind)
+    if names is None:
+        names = _FIELDS[kind] = tuple(field.name for field in fields(kind))
+    return names
