@@ -22,7 +22,7 @@ class Scanned(NamedTuple):
 class Round(NamedTuple):
     """What the body of a loop sees: the round's number, carried values, slices."""
 
-    index: Value
+    number: Value
     carried: Sequence[Value]
     slices: Sequence[Value]
 

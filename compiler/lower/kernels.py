@@ -136,18 +136,22 @@ class KernelBuilder:
         return self._kernel("copy", Nest(tuple(iters), (output,)))
 
     def copy_out(self, value: Value, position: int) -> Step:
-        """The step that copies `value` into output `position` in row-major order."""
+        """The step that copies `value` into output `position`."""
+        root = Root(RootKind.OUTPUT, value, _size(value), position)
+        return self.copy_to(value, root, 0)
+
+    def copy_to(self, value: Value, root: Root, offset: DimLike) -> Step:
+        """The step that copies `value` to dense, row-major memory."""
         composer = Composer(set(), {}, self._access, {})
         iters = index_iters(shape_of(value), composer)
         index = tuple(it.dim for it in iters)
-        root = Root(RootKind.OUTPUT, value, _size(value), position)
         target = Value(value.type, Block(), 0, "out")
         strides = row_major(shape_of(value))
         address: DimLike = 0
         for i, stride in zip(index, strides, strict=True):
             address = address + i * stride
         nest = Nest(tuple(iters), (Output(target, address, composer.load(value, index)),))
-        (step,) = self._kernel("copy", nest, {target: Place(root, 0, strides)})
+        (step,) = self._kernel("copy", nest, {target: Place(root, offset, strides)})
         return step
 
     def border(self, op: Op, parts: Sequence[Part]) -> Step | None:
@@ -453,9 +457,24 @@ def _scratch(name: str, size: DimLike) -> tuple[Value, Place]:
 
 
 def _view_type(value: Value, place: Place) -> BufferType:
-    """The flat buffer that a kernel sees of a place: from its offset to the root's end."""
+    """The flat buffer that a kernel sees of a place: from its offset to the root's end.
+
+    What moves with a loop's rounds is seen as far as it reaches, the same in each.
+    """
     assert isinstance(value.type, TensorType)
+    if place.moves:
+        return BufferType(value.type.dtype, (_span(value.type.shape, place.strides),), (1,))
     return BufferType(value.type.dtype, (place.root.size - place.offset,), (1,))
+
+
+def _span(shape: Sequence[DimLike], strides: Sequence[DimLike]) -> DimLike:
+    """How many elements lie between the lowest and the highest of a tensor, both included."""
+    if 0 in shape:
+        return 0
+    span: DimLike = 1
+    for dim, stride in zip(shape, strides, strict=True):
+        span = span + (dim - 1) * (abs(stride) if isinstance(stride, int) else stride)
+    return span
 
 
 def _size(value: Value) -> DimLike:

@@ -5,35 +5,29 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
-from tfc.compiler.lower.cost import estimate
+from tfc.compiler.lower.items import Branch, Call, Item, Repeat, Scalar
 from tfc.compiler.lower.kernels import Group, KernelBuilder, Step
-from tfc.compiler.lower.memplan import Lifetime, plan_memory
-from tfc.compiler.lower.storage import PARTS, Place, Root, RootKind, Storage, is_data
-from tfc.compiler.passes.assume import ATTRIBUTE
+from tfc.compiler.lower.main import MainWriter
+from tfc.compiler.lower.storage import (
+    PARTS,
+    Place,
+    Root,
+    RootKind,
+    Storage,
+    is_control,
+    is_data,
+    is_dense,
+    shape_of,
+)
 from tfc.compiler.target import Target
 from tfc.ir.constants import ConstantStore
-from tfc.ir.core import Block, Function, Module, Op, Value
-from tfc.ir.dims import DimLike
-from tfc.ir.errors import CompileError
-from tfc.ir.loop.build import LoopBuilder
-from tfc.ir.loop.nodes import BufferAttrs, CallAttrs, ConstantAttrs
-from tfc.ir.types import BufferType, DType, TensorType
+from tfc.ir.core import Block, Module, Op, Value
+from tfc.ir.dims import DimLike, product
+from tfc.ir.ops.flow import LoopAttrs, split_operands, split_yields
+from tfc.ir.types import row_major
 
 RECURSION_LIMIT = 20_000
-# Codes below are those that every program returns.
-FIRST_ASSUMPTION = 100
-
-
-@dataclass(eq=False)
-class Call:
-    """One call of main: a kernel and the place of each of its arguments."""
-
-    kernel: str
-    args: list[Place]
-    writes: int
-    op: Op | None
 
 
 def lower(
@@ -77,13 +71,16 @@ class ProgramBuilder:
         self.program = Module("loop", constants=self.store, source=module.source)
         self.storage = Storage(self.function)
         self.kernels = KernelBuilder(self.program, self.storage, target, self.hints, winograd)
-        self.calls: list[Call] = []
+        self.items: list[Item] = []
 
     def build(self) -> Module:
         for op in self.function.block:
             self._lower_op(op)
         self._finish_outputs()
-        self._write_main()
+        writer = MainWriter(
+            self.program, self.function, self.storage, self.kernels.data, self.hints
+        )
+        writer.write(self.items)
         return self.program
 
     # -- calls ----------------------------------------------------------------------------------
@@ -91,8 +88,9 @@ class ProgramBuilder:
     def _lower_op(self, op: Op) -> None:
         if is_data(op) or op.defn.terminator:  # type: ignore[attr-defined]
             return
-        if op.regions and op.name != "fused":
-            raise CompileError(f"{op.name} cannot be lowered yet", where=str(op.loc) or None)
+        if is_control(op):
+            self._lower_control(op)
+            return
         if len(op.results) == 1 and not self.storage.is_kernel(op.result):
             return
         if op.name in PARTS:
@@ -116,7 +114,68 @@ class ProgramBuilder:
 
     def _call(self, steps: Sequence[Step], op: Op | None) -> None:
         for step in steps:
-            self.calls.append(Call(step.kernel, step.places, step.writes, op))
+            self.items.append(Call(step.kernel, step.places, step.writes, op))
+
+    # -- control flow ---------------------------------------------------------------------------
+
+    def _lower_control(self, op: Op) -> None:
+        if op.name == "loop":
+            self._lower_loop(op)
+            return
+        condition = self._scalar(op.operands[0])
+        then, otherwise = (self._lower_region(op, region) for region in op.regions)
+        self.items.append(Branch(op, condition, (then, otherwise)))
+
+    def _lower_loop(self, op: Op) -> None:
+        attrs: LoopAttrs = op.attrs
+        parts = split_operands(attrs, op.operands)
+        inits = [self._dense(value, op) for value in parts.carried]
+        memory = self.storage.loop(op)
+        for carry, init in zip(memory.carries, inits, strict=True):
+            for root in (carry.current, carry.result):
+                root.backing.append(init.root)
+        body = self._lower_region(op, op.regions[0])
+        again = split_yields(attrs, op.regions[0].terminator.operands).again
+        limit, start, again = (
+            None if value is None else self._scalar(value)
+            for value in (parts.limit, parts.start, again)
+        )
+        self.items.append(Repeat(op, memory, limit, start, again, inits, body))
+
+    def _lower_region(self, op: Op, region: Block) -> list[Item]:
+        """Lower a region, and copy what it yields that could not be produced in place."""
+        outer, self.items = self.items, []
+        for inner in region:
+            self._lower_op(inner)
+        yields = region.terminator.operands
+        done: set[tuple[Root, DimLike]] = set()
+        for position in range(int(op.name == "loop" and op.attrs.conditional), len(yields)):
+            to = self.storage.yield_place(op, position)
+            place = self.storage.place(yields[position])
+            there = (to.root, to.offset)
+            if (place.root, place.offset) != there and there not in done:
+                step = self.kernels.copy_to(yields[position], to.root, to.offset)
+                self._call([step], op)
+            done.add(there)
+        items, self.items = self.items, outer
+        return items
+
+    def _dense(self, value: Value, op: Op) -> Place:
+        """The place of a value in row-major order, a copy's where it lies otherwise."""
+        if value.op is None or value.op.name != "dims":
+            place = self.storage.place(value)
+            if is_dense(value, place):
+                return place
+        shape = shape_of(value)
+        place = Place(Root(RootKind.TEMP, value, product(shape)), 0, row_major(shape))
+        self._call([self.kernels.copy_to(value, place.root, 0)], op)
+        return place
+
+    def _scalar(self, value: Value) -> Scalar:
+        known = value.op is not None and value.op.name == "dims"
+        return Scalar(value, None if known else self.storage.place(value))
+
+    # -- outputs --------------------------------------------------------------------------------
 
     def _finish_outputs(self) -> None:
         """Copy the returned values that no kernel could produce in place."""
@@ -125,106 +184,3 @@ class ProgramBuilder:
             if place.root.kind is RootKind.OUTPUT and place.root.position == position:
                 continue
             self._call([self.kernels.copy_out(value, position)], None)
-
-    # -- main -----------------------------------------------------------------------------------
-
-    def _write_main(self) -> None:
-        inputs = [(arg.name, arg.type) for arg in self.function.args]
-        outputs = [
-            (name, value.type)
-            for name, value in zip(self.function.output_names, self.function.outputs, strict=True)
-        ]
-        types = [_flat(type) for _, type in (*inputs, *outputs)]
-        names = [f"in{i}" for i in range(len(inputs))] + [f"out{i}" for i in range(len(outputs))]
-        block = Block(types, names)
-        builder = LoopBuilder(block)
-        self._write_checks(builder)
-        plan, offsets = self._plan_workspace()
-        pointers: dict[object, Value] = {}
-        for call in self.calls:
-            self._write_call(builder, call, pointers, offsets, len(inputs))
-        builder.emit("return")
-        symbols = dict(self.function.symbols)
-        attrs = {"inputs": tuple(inputs), "outputs": tuple(outputs), "workspace": plan}
-        self.program.add(Function("main", block, "main", symbols, (), attrs))
-
-    def _write_checks(self, b: LoopBuilder) -> None:
-        """End the run where the symbols contradict what the graph's ops take for granted."""
-        assumed = self.function.attrs.get(ATTRIBUTE, ())
-        for number, (zero, message) in enumerate(assumed):
-            holds = b.eq(b.index(zero), b.index(0))
-            b.check(holds, FIRST_ASSUMPTION + number, message)
-
-    def _plan_workspace(self) -> tuple[DimLike, dict[Root, DimLike]]:
-        first: dict[Root, int] = {}
-        last: dict[Root, int] = {}
-        for index, call in enumerate(self.calls):
-            for place in call.args:
-                if place.root.kind is RootKind.TEMP:
-                    first.setdefault(place.root, index)
-                    last[place.root] = index
-        roots = list(first)
-        sizes = [root.size * _dtype(root.value).bytes for root in roots]
-        lifetimes = [
-            Lifetime(size, first[root], last[root])
-            for root, size in zip(roots, sizes, strict=True)
-        ]
-        plan = plan_memory(lifetimes, [estimate(size, self.hints) for size in sizes])
-        return plan.size, dict(zip(roots, plan.offsets, strict=True))
-
-    def _write_call(
-        self,
-        b: LoopBuilder,
-        call: Call,
-        pointers: dict[object, Value],
-        offsets: Mapping[Root, DimLike],
-        n_inputs: int,
-    ) -> None:
-        if call.op is not None:
-            b.loc = call.op.loc
-        kernel = self.program.functions[call.kernel]
-        args: list[Value] = []
-        for place, arg in zip(call.args, kernel.args, strict=True):
-            assert isinstance(arg.type, BufferType)
-            base = self._root_pointer(b, place.root, pointers, offsets, n_inputs)
-            key = (place.root, place.offset, arg.type)
-            if base.type == arg.type and place.offset == 0:
-                args.append(base)
-                continue
-            if key not in pointers:
-                pointers[key] = b.view(base, b.index(place.offset), arg.type)
-            args.append(pointers[key])
-        b.emit("call", args, CallAttrs(call.kernel))
-
-    def _root_pointer(
-        self,
-        b: LoopBuilder,
-        root: Root,
-        pointers: dict[object, Value],
-        offsets: Mapping[Root, DimLike],
-        n_inputs: int,
-    ) -> Value:
-        if root not in pointers:
-            type = BufferType(_dtype(root.value), (root.size,), (1,))
-            match root.kind:
-                case RootKind.INPUT:
-                    pointers[root] = b.block.args[root.position]
-                case RootKind.OUTPUT:
-                    pointers[root] = b.block.args[n_inputs + root.position]
-                case RootKind.CONSTANT:
-                    name = self.kernels.data.name_of(root)
-                    pointers[root] = b.emit("constant", (), ConstantAttrs(name, type)).result
-                case RootKind.TEMP:
-                    at = b.index(offsets[root])
-                    pointers[root] = b.emit("workspace", (at,), BufferAttrs(type)).result
-        return pointers[root]
-
-
-def _flat(type: object) -> BufferType:
-    assert isinstance(type, TensorType)
-    return BufferType(type.dtype, (type.size,), (1,))
-
-
-def _dtype(value: Value) -> DType:
-    assert isinstance(value.type, TensorType)
-    return value.type.dtype

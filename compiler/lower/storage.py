@@ -1,18 +1,19 @@
 """Where each graph value lives: a root buffer, an offset and strides; no data is moved here.
 
 Views share their operand's root. Operands of `concat` and of a zero `pad` are produced inside
-the result's memory. A value that is returned is produced in the output's buffer.
+the result's memory. A value that is returned is produced in the output's buffer, one that a region
+yields where the op that holds the region wants it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from tfc.compiler.lower.compose import Access, Composer
 from tfc.ir.body import Iter, Load
-from tfc.ir.core import Function, Op, Value
+from tfc.ir.core import Block, Function, Op, Value
 from tfc.ir.dims import (
     Dim,
     DimLike,
@@ -22,10 +23,16 @@ from tfc.ir.dims import (
     merge_divmod,
     product,
     substitute,
+    symbol,
     symbols_of,
 )
 from tfc.ir.opdef import Trait
+from tfc.ir.ops.flow import LoopAttrs, split_operands, split_yields
 from tfc.ir.types import TensorType, row_major
+
+# How the names of symbols begin that stand for the number of a loop's round. Shape symbols are
+# identifiers.
+STEP = "step:"
 
 
 class RootKind(Enum):
@@ -33,16 +40,21 @@ class RootKind(Enum):
     OUTPUT = "output"
     CONSTANT = "constant"
     TEMP = "temp"
+    POINTER = "pointer"
 
 
 @dataclass(eq=False)
 class Root:
-    """A buffer: `size` elements. `value` is the graph value that defines its extent."""
+    """A buffer: `size` elements. `value` is the graph value that defines its extent.
+
+    backing: of a pointer, which only the run sets, the roots whose memory it may point into.
+    """
 
     kind: RootKind
     value: Value
     size: DimLike
     position: int = 0
+    backing: list[Root] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,36 @@ class Place:
     offset: DimLike
     strides: tuple[DimLike, ...]
     lead: DimLike = 0
+
+    @property
+    def moves(self) -> bool:
+        """Whether the offset is another in each round of a loop."""
+        return any(name.startswith(STEP) for name in symbols_of(self.offset))
+
+
+@dataclass(eq=False)
+class Carry:
+    """The memory of one value that a loop carries.
+
+    The region reads `current` and writes the next value to `following`, which then becomes
+    `current`: two buffers by turns, or the element of stacked result `stacked`, where that is the
+    same value. The first `current` is the operand's own memory; `result` is the last one.
+    """
+
+    current: Root
+    following: Root
+    result: Root
+    buffers: tuple[Root, Root] | None
+    stacked: int | None
+
+
+@dataclass(eq=False)
+class LoopMemory:
+    """The memory of a loop: `index` holds the round's number, which dims call `step`."""
+
+    step: str
+    index: Root
+    carries: list[Carry]
 
 
 @dataclass(frozen=True)
@@ -74,6 +116,19 @@ def shape_of(value: Value) -> tuple[DimLike, ...]:
 def is_data(op: Op) -> bool:
     """Whether an op's result is known before the program runs, and lies in the constant table."""
     return op.name in ("constant", "dims")
+
+
+def is_control(op: Op) -> bool:
+    """Whether the op becomes branches or loops around what is in its regions."""
+    return op.defn.infer_regions is not None  # type: ignore[attr-defined]
+
+
+def is_dense(value: Value, place: Place) -> bool:
+    """Whether a value lies row-major without gaps."""
+    shape = shape_of(value)
+    wanted = row_major(shape)
+    same = all(n == 1 or a == b for n, a, b in zip(shape, place.strides, wanted, strict=True))
+    return same and place.lead == 0
 
 
 def storage_strides(value: Value) -> tuple[tuple[DimLike, ...], DimLike]:
@@ -119,6 +174,8 @@ class Storage:
         self.function = function
         self.inside: dict[Value, tuple[Value, Part]] = {}
         self.direct: dict[Value, int] = {}
+        self.into: dict[Value, tuple[Op, int]] = {}
+        self._loops: dict[Op, LoopMemory] = {}
         self._places: dict[Value, Place] = {}
         self._views: dict[Value, Place | None] = {}
         self._assign()
@@ -138,22 +195,47 @@ class Storage:
             source = self._through_reshapes(value)
             if source is not None and source not in self.direct:
                 self.direct[source] = position
-        for op in reversed(self.function.block):
+        self._assign_block(self.function.block)
+
+    def _assign_block(self, block: Block) -> None:
+        for op in reversed(block):
+            if is_control(op):
+                for region in op.regions:
+                    self._assign_yields(op, region)
+                    self._assign_block(region)
             if op.name not in PARTS or (op.result.encoding is not None and not op.result.uses):
                 continue
             for part in PARTS[op.name](op):
                 operand = op.operands[part.operand]
-                if self._free(operand):
+                if self._free(operand) and operand.op is not None and operand.op.block is block:
                     self.inside[operand] = (op.result, part)
+
+    def _assign_yields(self, op: Op, region: Block) -> None:
+        """Have what a region yields produced in place. A stack comes before a carried value."""
+        yields = region.terminator.operands
+        first = int(op.name == "loop" and op.attrs.conditional)
+        for position in reversed(range(first, len(yields))):
+            source = self._through_reshapes(yields[position])
+            if source is None or source.op is None or source.op.block is not region:
+                continue
+            self.into[source] = (op, position)
 
     def _free(self, value: Value) -> bool:
         """Whether the value's producer can write wherever it is told to."""
         op = value.op
-        if op is None or value in self.inside or value in self.direct:
+        if op is None or self._is_placed(value) or is_data(op) or is_control(op):
             return False
-        if is_data(op) or len(op.results) != 1:
+        return len(op.results) == 1 and not _may_view(op)
+
+    def _is_placed(self, value: Value) -> bool:
+        return value in self.inside or value in self.direct or value in self.into
+
+    def _may_be_given(self, value: Value) -> bool:
+        """Whether the value is a result of control flow that can be told where it lies, densely."""
+        op = value.op
+        if op is None or not is_control(op) or self._is_placed(value):
             return False
-        return not _may_view(op)
+        return op.name != "loop" or value.index >= len(op.results) - len(op.attrs.stacked)
 
     def _through_reshapes(self, value: Value) -> Value | None:
         """The kernel result whose row-major memory `value` is, looking through reshapes."""
@@ -162,7 +244,8 @@ class Storage:
             if not _keeps_order(value.op):
                 return None
             value = source
-        return value if self._free(value) and value.encoding is None else None
+        free = self._free(value) or self._may_be_given(value)
+        return value if free and value.encoding is None else None
 
     # -- places ---------------------------------------------------------------------------------
 
@@ -177,6 +260,9 @@ class Storage:
             strides, size = storage_strides(value)
             root = Root(RootKind.OUTPUT, value, size, self.direct[value])
             return Place(root, 0, strides)
+        if value in self.into:
+            target = self.yield_place(*self.into[value])
+            return Place(target.root, target.offset, storage_strides(value)[0])
         if value in self.inside:
             whole, part = self.inside[value]
             around = self.place(whole)
@@ -185,15 +271,87 @@ class Storage:
                 offset = offset + start * stride
             return Place(around.root, offset, around.strides, around.lead)
         if value.op is None:
+            assert isinstance(value.owner, Block)
+            holder = value.owner.parent
+            if isinstance(holder, Op):
+                return self._argument(holder, value)
             size = product(shape_of(value))
             return Place(Root(RootKind.INPUT, value, size, value.index), 0,
                          row_major(shape_of(value)))  # fmt: skip
+        if value.op.name == "loop" and value.index < len(self.loop(value.op).carries):
+            return _whole(self.loop(value.op).carries[value.index].result)
         viewed = self.view(value)
         if viewed is not None:
             return viewed
         strides, size = storage_strides(value)
         kind = RootKind.CONSTANT if is_data(value.op) else RootKind.TEMP
         return Place(Root(kind, value, size), 0, strides)
+
+    # -- regions --------------------------------------------------------------------------------
+
+    def loop(self, op: Op) -> LoopMemory:
+        """The memory of a loop, beside that of its stacked results."""
+        known = self._loops.get(op)
+        if known is None:
+            known = self._loops[op] = self._loop(op, op.attrs)
+        return known
+
+    def _loop(self, op: Op, attrs: LoopAttrs) -> LoopMemory:
+        yields = split_yields(attrs, op.regions[0].terminator.operands)
+        carried = op.results[: len(yields.carried)]
+        carries = []
+        for result, value in zip(carried, yields.carried, strict=True):
+            stacked = yields.stacked.index(value) if value in yields.stacked else None
+            current, following, last = (_root(RootKind.POINTER, result) for _ in range(3))
+            buffers = None
+            if stacked is None:
+                buffers = _root(RootKind.TEMP, result), _root(RootKind.TEMP, result)
+                behind = list(buffers)
+            else:
+                behind = [self.place(op.results[len(carried) + stacked]).root]
+            for root in (current, following, last):
+                root.backing += behind
+            carries.append(Carry(current, following, last, buffers, stacked))
+        index = Root(RootKind.TEMP, op.regions[0].args[0], 1)
+        return LoopMemory(f"{STEP}{len(self._loops)}", index, carries)
+
+    def yield_place(self, op: Op, position: int) -> Place:
+        """Where a region's yielded value at `position` belongs: dense, row-major memory."""
+        if op.name != "loop":
+            return self.place(op.results[position])
+        memory, attrs = self.loop(op), op.attrs
+        position -= int(attrs.conditional)
+        stacked = position - len(memory.carries)
+        if stacked < 0:
+            carry = memory.carries[position]
+            if carry.stacked is None:
+                return _whole(carry.following)
+            stacked = carry.stacked
+        whole = op.results[len(memory.carries) + stacked]
+        return self._slice(op, whole, attrs.stacked[stacked])
+
+    def _argument(self, op: Op, arg: Value) -> Place:
+        """The place of a region's argument."""
+        memory, attrs = self.loop(op), op.attrs
+        if arg.index == 0:
+            return Place(memory.index, 0, ())
+        position = arg.index - 1
+        if position < len(memory.carries):
+            return _whole(memory.carries[position].current)
+        position -= len(memory.carries)
+        parts = split_operands(attrs, op.operands)
+        return self._slice(op, parts.scanned[position], attrs.scanned[position])
+
+    def _slice(self, op: Op, whole: Value, backward: bool) -> Place:
+        """Where in `whole` the elements of the loop's present round lie."""
+        place = self.place(whole)
+        last = shape_of(whole)[0] - 1
+        step = symbol(self.loop(op).step)
+        at = last - step if backward else step
+        stride = place.strides[0]
+        lead = -stride * last if isinstance(stride, int) and stride < 0 else 0
+        offset = place.offset + lead + at * stride
+        return Place(place.root, offset, place.strides[1:], place.lead - lead)
 
     def view(self, value: Value) -> Place | None:
         """The place of a value that is its operand's memory under other strides."""
@@ -232,6 +390,14 @@ class Storage:
             if most is not None and most <= 0:
                 lead = lead - step * (it.extent - 1)
         return Place(source.root, address - lead, tuple(strides), lead)
+
+
+def _root(kind: RootKind, value: Value) -> Root:
+    return Root(kind, value, product(shape_of(value)))
+
+
+def _whole(root: Root) -> Place:
+    return Place(root, 0, row_major(shape_of(root.value)))
 
 
 def _zero_unit(it: Iter) -> DimLike:

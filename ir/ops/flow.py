@@ -70,7 +70,7 @@ if_ = register(
         ref=_if_ref,
         regions=2,
         grad=NoGrad("which branch was taken is not kept for a backward pass"),
-        doc="What the first region yields where the bool scalar is true, else what the second does.",
+        doc="What the first region yields where the bool scalar is true, else the second.",
     )
 )
 
@@ -184,7 +184,7 @@ def _list(types: Sequence[TensorType]) -> str:
 def _loop_ref(attrs: LoopAttrs, *arrays: Array, regions: Sequence[Region]) -> tuple[Array, ...]:
     (body,) = regions
     parts = split_operands(attrs, arrays)
-    bounds = [int(n) for n in (attrs.trips, parts.limit) if n is not None]
+    bounds = [int(n) for n in (attrs.trips, parts.limit) if n is not None]  # type: ignore[arg-type]
     again = parts.start is None or bool(parts.start)
     carried = list(parts.carried)
     rows: list[list[Array]] = [[] for _ in attrs.stacked]
@@ -238,4 +238,3 @@ loop = register(
         "Results: the last carried values, then the stacks.",
     )
 )
-
