@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from tfc.compiler.evaluate import constant_array, evaluate
+from tfc.compiler.evaluate import constant_array, evaluate, is_constant
 from tfc.compiler.passman import PassContext
 from tfc.compiler.rewrite import blocks_of
 from tfc.ir import arrays, graph
@@ -75,8 +75,15 @@ class _Folder:
         if not all(tensor_type(result).is_static for result in op.results):
             return False
         return next(dims_in(op.attrs), None) is None and all(
-            value in self.values for value in op.operands
+            self._is_known(value) for value in op.operands
         )
+
+    def _is_known(self, value: Value) -> bool:
+        """Whether the value is a constant by now, or one of a block around this one."""
+        if value not in self.values and is_constant(value):
+            self.values[value] = constant_array(value, self.constants)
+            self.sources[value] = tensor_type(value).dtype.bytes * self.values[value].size
+        return value in self.values
 
     def _evaluate(self, op: Op, source: int) -> None:
         if op.defn is constant:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from tfc.compiler.passman import PassContext
 from tfc.ir.body import Expr, ExprBuilder, Index, loads
 from tfc.ir.build import tensor_type
-from tfc.ir.core import Function, Module, Op, Value
+from tfc.ir.core import Block, Module, Op, Value
 from tfc.ir.dims import Dim, DimLike, coefficient, symbols_of
 from tfc.ir.opdef import Kind, Trait
 from tfc.ir.types import F32, Encoding
@@ -22,11 +22,16 @@ def layout(module: Module, context: PassContext) -> None:
     """Set `Value.encoding` on the results of kernels, in order."""
     lanes = context.target.lanes(F32) if context.target is not None else 1
     for function in module.functions.values():
-        _assign(function, lanes)
+        _assign(function.block, lanes)
 
 
-def _assign(function: Function, lanes: int) -> None:
-    for op in function.block:
+def _assign(block: Block, lanes: int) -> None:
+    for op in block:
+        if op.defn.infer_regions is not None:  # type: ignore[attr-defined]
+            # What goes into control flow and comes out of it is row-major.
+            for region in op.regions:
+                _assign(region, lanes)
+            continue
         if op.defn.kind is Kind.CONSTANT or op.defn.terminator:  # type: ignore[attr-defined]
             continue
         if Trait.VIEW in op.defn.traits or len(op.results) != 1:  # type: ignore[attr-defined]
