@@ -48,7 +48,7 @@ def load(
 
 
 class ValueNeeded(UnsupportedError):
-    """What a model computes is not decided by shapes alone; `inputs`: whose values may decide it."""
+    """Shapes alone do not decide what to compute; `inputs`: whose values may."""
 
     def __init__(self, message: str, where: str | None, inputs: frozenset[str]) -> None:
         super().__init__(message, where=where)

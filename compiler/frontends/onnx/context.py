@@ -160,7 +160,7 @@ class Context:
         self.importer = importer
         self.node = node
         self.b: FoldingBuilder = importer.builder
-        self.opset: int = importer.source.opset
+        self.opset: int = importer.opset
         self._attributes = {attribute.name: attribute for attribute in node.attribute}
         self._read: set[str] = set()
 
@@ -259,6 +259,11 @@ class Context:
         for i in range(position, len(self.node.output)):
             if self.node.output[i] and self.importer.needed(self.node.output[i]):
                 raise UnsupportedError(f"its result {i} ({self.node.output[i]!r}) is used")
+
+    def expand(self) -> Results:
+        """Compute the node by its operator's function body."""
+        self._read.update(self._attributes)
+        return self.importer.expand(self.node)
 
     # -- attributes -----------------------------------------------------------------------------
 

@@ -22,7 +22,21 @@ def unary(name: str, **defaults: float) -> Rule:
 
 
 def binary(name: str) -> Rule:
-    return Rule(lambda ctx: _op(ctx, name, ctx.x(0), ctx.x(1)))
+    return Rule(lambda ctx: _op(ctx, name, ctx.x(0), _second(ctx)))
+
+
+def _second(ctx: Context) -> Value:
+    """The right operand. Before opset 7 its axes stood against those of the left from `axis` on."""
+    y = ctx.x(1)
+    if ctx.opset >= 7:
+        return y
+    broadcast, rank = ctx.flag("broadcast"), tensor_type(y).rank
+    axis = ctx.integer("axis", ctx.type().rank - rank)
+    axis = axis + ctx.type().rank if axis < 0 else axis
+    behind = ctx.type().rank - axis - rank
+    if behind < 0 or (not broadcast and ctx.shape(0) != ctx.shape(1)):
+        raise ctx.malformed("the operands differ in shape, and are not told to broadcast")
+    return ctx.reshape(y, (*tensor_type(y).shape, *(1,) * behind))
 
 
 def variadic(name: str) -> Rule:
@@ -57,7 +71,7 @@ def _mean(ctx: Context) -> Results:
 
 def _pow(ctx: Context) -> Results:
     """The result has the base's type; a float exponent of an integer base computes in f64."""
-    x, y = ctx.x(0), ctx.x(1)
+    x, y = ctx.x(0), _second(ctx)
     base, exponent = ctx.type(0).dtype, ctx.type(1).dtype
     if base == exponent:
         return _op(ctx, "pow", x, y)
@@ -151,7 +165,11 @@ def _is_inf(ctx: Context) -> Results:
 
 
 def _prelu(ctx: Context) -> Results:
-    return _op(ctx, "prelu", ctx.x(0), ctx.x(1))
+    """Before opset 7 the slope holds one number for each channel, or one in all."""
+    x, slope = ctx.x(0), ctx.x(1)
+    if ctx.opset < 7 and tensor_type(slope).rank == 1 and ctx.type().rank > 1:
+        slope = ctx.reshape(slope, (*ctx.shape(1), *(1,) * (ctx.type().rank - 2)))
+    return _op(ctx, "prelu", x, slope)
 
 
 def _shrink(ctx: Context) -> Results:
@@ -202,7 +220,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "CastLike": (Rule(_cast_like, ignores=("saturate", "round_mode")),),
     "Celu": (unary("celu", alpha=1.0),),
     "Clip": (Rule(_clip_attrs), Rule(_clip, since=11)),
-    "Dropout": (Rule(_dropout, ignores=("seed", "ratio")),),
+    "Dropout": (Rule(_dropout, ignores=("seed", "ratio", "is_test")),),
     "Elu": (unary("elu", alpha=1.0),),
     "Gelu": (Rule(_gelu),),
     "HardSigmoid": (unary("hard_sigmoid", alpha=0.2, beta=0.5),),

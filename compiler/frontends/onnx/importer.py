@@ -21,6 +21,7 @@ from tfc.compiler.frontends.onnx.context import (
     Results,
     Rule,
 )
+from tfc.compiler.frontends.onnx.functions import body_of, has_body
 from tfc.compiler.frontends.onnx.reader import DOMAINS, Source
 from tfc.compiler.frontends.onnx.schedule import reads, schedule, title
 from tfc.compiler.frontends.onnx.symbols import Given, Symbols
@@ -70,6 +71,8 @@ class Importer:
         values: Mapping[str, Array] | None = None,
     ) -> None:
         self.source = source
+        # That of the nodes at hand: function bodies have their own.
+        self.opset = source.opset
         self.symbols = Symbols(dims)
         self.constants = ConstantStore()
         # Inputs that rules would rather know the values of.
@@ -94,7 +97,7 @@ class Importer:
         for name in self._fixed.keys() - {proto.name for proto in graph.input}:
             raise UsageError(f"the model has no input {name!r}")
         with self._at():
-            nodes = schedule(graph, outputs)
+            nodes = schedule(graph.node, outputs)
         self._note_reads(nodes, outputs)
         self._load_initialisers(graph)
         if not self._collect:
@@ -151,7 +154,7 @@ class Importer:
     def inline(self, graph: Any) -> list[Value]:
         """Compute a subgraph that reads our values in place; return its outputs."""
         outputs = tuple(output.name for output in graph.output)
-        nodes = schedule(graph, outputs)
+        nodes = schedule(graph.node, outputs)
         self._note_reads(nodes, outputs)
         outer = self._values
         self._values = ChainMap({}, outer)
@@ -164,6 +167,31 @@ class Importer:
         finally:
             self._values = outer
             self.builder.loc = location
+
+    def expand(self, node: Any) -> list[Value | None]:
+        """Compute a node by the nodes of its operator's function body."""
+
+        def types() -> list[TensorType | None]:
+            return [tensor_type(self.value(name)) if name else None for name in node.input]
+
+        with self._at(title(node)):
+            body = body_of(node, self.opset, types)
+            if body is None:
+                raise UnsupportedError(f"no rule for {node.op_type} with these operands")
+            given = zip(body.inputs, node.input, strict=False)
+            inputs = {own: self.value(name) for own, name in given if name}
+        wanted = zip(body.outputs, node.output, strict=False)
+        outputs = tuple(own for own, name in wanted if name and self.needed(name))
+        nodes = schedule(body.nodes, outputs)
+        outer, opset, location = self._values, self.opset, self.builder.loc
+        self._values, self.opset = dict(inputs), body.opset
+        try:
+            self._note_reads(nodes, outputs)
+            for inner in nodes:
+                self._run_node(inner)
+            return [self.value(own) if own in outputs else None for own in body.outputs]
+        finally:
+            self._values, self.opset, self.builder.loc = outer, opset, location
 
     # -- steps ------------------------------------------------------------------------------------
 
@@ -218,12 +246,12 @@ class Importer:
         return value
 
     def _add_inputs(self, graph: Any) -> None:
+        initialisers = {tensor.name for tensor in graph.initializer}
         for proto in graph.input:
-            stored = self._values.get(proto.name)
-            if isinstance(stored, Stored):
+            if proto.name in initialisers:
                 continue
             with self._at(f"input {proto.name!r}"):
-                if not proto.name or stored is not None:
+                if not proto.name or proto.name in self._values:
                     raise ModelError("has no name" if not proto.name else "is defined twice")
                 if proto.name in self._fixed:
                     self._values[proto.name] = self._given(proto)
@@ -263,15 +291,15 @@ class Importer:
 
     def _unknown(self, node: Any) -> str | None:
         """Return why there is no rule for a node, or None where there is one."""
+        if self._rule(node) is not None or has_body(node, self.opset):
+            return None
         if node.domain not in DOMAINS:
             return f"no rule for operator {node.op_type} of domain {node.domain!r}"
-        if self._rule(node) is None:
-            return f"no rule for operator {node.op_type} of opset {self.source.opset}"
-        return None
+        return f"no rule for operator {node.op_type} of opset {self.opset}"
 
     def _rule(self, node: Any) -> Rule | None:
-        rules = RULES.get(node.op_type, ())
-        fitting = [rule for rule in rules if rule.since <= self.source.opset]
+        rules = RULES.get(node.op_type, ()) if node.domain in DOMAINS else ()
+        fitting = [rule for rule in rules if rule.since <= self.opset]
         return max(fitting, key=lambda rule: rule.since, default=None)
 
     def _run_node(self, node: Any) -> None:
@@ -298,7 +326,8 @@ class Importer:
 
     def _apply(self, node: Any) -> Sequence[Value | None]:
         rule = self._rule(node)
-        assert rule is not None
+        if rule is None:
+            return self.expand(node)
         label = node.name or next((name for name in node.output if name), "")
         self.builder.loc = Location(self.source.file, (label,))
         with self._at(title(node)):

@@ -341,8 +341,12 @@ def _depth_to_space(ctx: Context) -> Results:
 def _space_to_depth(ctx: Context) -> Results:
     x, n, c, h, w, size = _image(ctx)
     rows, columns = floordiv(h, size), floordiv(w, size)
+    mode = ctx.string("mode", "DCR")
+    if mode not in ("DCR", "CRD"):
+        raise ctx.malformed(f"unknown mode {mode!r}")
     split = ctx.reshape(x, (n, c, rows, size, columns, size))
-    moved = ctx.b.transpose(split, perm=(0, 3, 5, 1, 2, 4))
+    perm = (0, 3, 5, 1, 2, 4) if mode == "DCR" else (0, 1, 3, 5, 2, 4)
+    moved = ctx.b.transpose(split, perm=perm)
     return ctx.reshape(moved, (n, c * size * size, rows, columns))
 
 

@@ -48,7 +48,9 @@ def _equate_channels(ctx: Context) -> None:
 
 def _batch_norm(ctx: Context) -> Results:
     ctx.refuse_outputs_from(1)
-    if ctx.flag("training_mode") or not ctx.flag("spatial", True):
+    if ctx.flag("training_mode", ctx.opset < 7 and not ctx.flag("is_test")) or not ctx.flag(
+        "spatial", True
+    ):
         raise ctx.unsupported("training_mode=1 or spatial=0")
     operands = [ctx.x(i) for i in range(5)]
     dtype = tensor_type(operands[0]).dtype
@@ -91,7 +93,8 @@ def _equate_last(ctx: Context) -> None:
 
 
 def _layer_norm(ctx: Context) -> Results:
-    ctx.refuse_outputs_from(1)
+    if ctx.uses(1) or ctx.uses(2):
+        return ctx.expand()
     _equate_last(ctx)
     operands = [x for x in (ctx.x(0), ctx.x(1), ctx.optional(2)) if x is not None]
     axis = ctx.axis(ctx.integer("axis", -1), ctx.type().rank)
@@ -177,6 +180,7 @@ def _gemm(ctx: Context) -> Results:
     x, y = _transposed(ctx, 0, "transA"), _transposed(ctx, 1, "transB")
     y = _scaled(ctx, _product(ctx, x, y), ctx.real("alpha", 1.0))
     beta = ctx.real("beta", 1.0)
+    ctx.flag("broadcast")
     if not ctx.has(2):
         return y
     found: Value = ctx.b.add(y, _scaled(ctx, ctx.x(2), beta))

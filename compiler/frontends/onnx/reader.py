@@ -10,7 +10,7 @@ from typing import Any
 from tfc.compiler.frontends.onnx.tensors import TensorReader
 from tfc.ir.errors import ModelError, UnsupportedError, UsageError
 
-MIN_OPSET = 7
+MIN_OPSET = 1
 DOMAINS = ("", "ai.onnx")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tfc.ir.errors import ModelError
@@ -38,13 +38,12 @@ def _free(graph: Any) -> set[str]:
     return found - own
 
 
-def schedule(graph: Any, outputs: Iterable[str]) -> list[Any]:
-    """Return the nodes that `outputs` need, each behind those it reads from.
+def schedule(nodes: Sequence[Any], outputs: Iterable[str]) -> list[Any]:
+    """Return those of the nodes that `outputs` need, each behind those it reads from.
 
     Nodes keep the file's order where that is possible. Raises ModelError for a value that is
     defined twice and for nodes that need each other.
     """
-    nodes = list(graph.node)
     makers: dict[str, int] = {}
     for index, node in enumerate(nodes):
         for name in node.output:
@@ -75,7 +74,7 @@ def schedule(graph: Any, outputs: Iterable[str]) -> list[Any]:
 
 
 def _needed(
-    nodes: list[Any], makers: dict[str, int], outputs: Iterable[str]
+    nodes: Sequence[Any], makers: dict[str, int], outputs: Iterable[str]
 ) -> dict[int, set[int]]:
     """Return the needed nodes by index, with the nodes that each reads from."""
     before: dict[int, set[int]] = {}

@@ -68,6 +68,11 @@ def dtype_from(code: int) -> DType:
     raise ModelError(f"unknown element type {code}")
 
 
+def code_of(dtype: DType) -> int:
+    """Return the TensorProto.DataType of an element type."""
+    return next(code for code, known in DTYPES.items() if known == dtype)
+
+
 def checked_shape(dims: Any, bits: int) -> tuple[int, ...]:
     """Return dims as a shape, refusing negative ones and sizes that no memory holds."""
     shape = tuple(int(dim) for dim in dims)
