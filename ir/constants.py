@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tfc.ir.arrays import dtype_of
 from tfc.ir.attrs import ConstRef
 from tfc.ir.errors import ModelError
-from tfc.ir.types import DType
+from tfc.ir.types import BF16, DType
 
 Array = npt.NDArray[Any]
 _CHUNK = 1 << 24
@@ -51,8 +52,7 @@ class ConstantStore:
         if self._directory is not None:
             path = self._directory / f"{ref.hash}.npy"
             if path.exists():
-                array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-                self._arrays[ref.hash] = array
+                self._arrays[ref.hash] = array = _mapped(path, ref.hash)
                 return array
         raise ModelError(f"constant @{ref.hash} is not in the constant store")
 
@@ -63,3 +63,16 @@ class ConstantStore:
             path = directory / f"{ref.hash}.npy"
             if not path.exists():
                 np.save(path, self.get(ref), allow_pickle=False)
+
+
+def _mapped(path: Path, wanted: str) -> Array:
+    """Map a file that `write` made. Raises ModelError where it holds anything else."""
+    try:
+        array: Array = np.lib.format.open_memmap(path, mode="r")
+        # A file does not say whether 16-bit words are bf16.
+        dtypes = [dtype_of(array), BF16] if array.dtype == np.uint16 else [dtype_of(array)]
+    except (ValueError, TypeError, EOFError) as error:
+        raise ModelError(f"not the data of a constant: {error}", where=str(path)) from error
+    if wanted not in (content_hash(array, dtype) for dtype in dtypes):
+        raise ModelError("its contents are not those that its name says", where=str(path))
+    return array
