@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
@@ -53,6 +54,12 @@ NO_REFERENCE = ("gpt2_small",)
 def names(*sizes: str) -> list[str]:
     """Return the models of these sizes, or all."""
     return [name for name, entry in ENTRIES.items() if not sizes or entry.size in sizes]
+
+
+def with_slow(fast: list[str]) -> list[object]:
+    """Return all models, of which those beside `fast` are for slow runs."""
+    slow = [pytest.param(name, marks=pytest.mark.slow) for name in names() if name not in fast]
+    return [*fast, *slow]
 
 
 class Reference(NamedTuple):

@@ -18,6 +18,7 @@ from tests.models.catalogue import (
     assert_same,
     largest_error,
     names,
+    with_slow,
 )
 from tests.models.conftest import Compiled, peer_outputs
 
@@ -76,16 +77,24 @@ def test_without_optimisation_as_well(
     assert max(errors(results[0], references(name))) <= LIMITS.get(name, TOLERANCE)
 
 
-@pytest.mark.parametrize("name", [*names(SMALL), "mobilenet_v2", "minilm_l6_fp32"])
-def test_code_without_a_thread_pool_computes_the_same(
+@pytest.mark.parametrize("name", with_slow(names(SMALL, MID)))
+def test_the_command_line_computes_the_same_on_one_thread(
     name: str,
+    scratch: Path,
     compiled: Callable[[str], Compiled],
     model_path: Callable[[str], Path],
     references: Callable[[str], list[Reference]],
+    tfc_command: Callable[..., str],
 ) -> None:
-    executable = tfc.compile(model_path(name), threads=1)
-    for (inputs, _), result in zip(references(name), compiled(name).results, strict=True):
-        assert_same(executable(inputs), result)
+    (inputs, wanted), result = references(name)[0], compiled(name).results[0]
+    stored, output = scratch / "stored.npz", next(iter(wanted))
+    np.savez(stored, **inputs, **{f"out.{key}": array for key, array in wanted.items()})
+    tfc_command(
+        "run", model_path(name), "--threads", 1, "--rtol", LIMITS.get(name, TOLERANCE),
+        "--input", f"@{stored}", "--expect", f"@{stored}",
+        "--output", f"{output}=@{scratch / 'y.npy'}",
+    )  # fmt: skip
+    assert np.load(scratch / "y.npy").tobytes() == result[output].tobytes()
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import tfc
-from tests.models.catalogue import MID, SMALL, Reference, assert_same, names
+from tests.models.catalogue import MID, SMALL, Reference, assert_same, names, with_slow
 from tests.models.conftest import Compiled
 from tfc.compiler.source import constants_beside, open_module
 from tfc.ir.constants import ConstantStore
@@ -17,11 +17,8 @@ from tfc.ir.text.printer import print_module
 
 pytestmark = pytest.mark.models
 
-
-def with_slow(fast: list[str]) -> list[object]:
-    """Return all models, of which those beside `fast` are for slow runs."""
-    slow = [pytest.param(name, marks=pytest.mark.slow) for name in names() if name not in fast]
-    return [*fast, *slow]
+# Text of tens of thousands of lines takes its time, and the kinds of kernels in it are others' too.
+HEAVY = ("ddddocr_det_yolox", "yolo_like")
 
 
 @pytest.mark.parametrize("name", names())
@@ -32,7 +29,7 @@ def test_graph_text_comes_back_byte_for_byte(name: str, model_path: Callable[[st
         assert print_module(parse_module(text, module.constants), locations) == text
 
 
-@pytest.mark.parametrize("name", with_slow(names(SMALL, MID)))
+@pytest.mark.parametrize("name", with_slow([*names(SMALL), "mobilenet_v2", "minilm_l6_fp32"]))
 def test_graph_text_compiles_to_the_same_outputs(
     name: str,
     scratch: Path,
@@ -47,7 +44,9 @@ def test_graph_text_compiles_to_the_same_outputs(
     check_outputs(library, compiled(name), references(name))
 
 
-@pytest.mark.parametrize("name", with_slow([*names(SMALL, MID), "resnet50", "vit_s16"]))
+@pytest.mark.parametrize(
+    "name", with_slow([name for name in names(SMALL, MID) if name not in HEAVY])
+)
 def test_loop_text_comes_back_and_compiles_to_the_same_outputs(
     name: str,
     scratch: Path,
