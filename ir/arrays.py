@@ -1,7 +1,8 @@
 """Element types to numpy and back, and exact rounding for those that numpy lacks.
 
 numpy has no bf16: such arrays are held as raw uint16 bits. `decode` widens raw arrays to what a
-reference can compute with; `encode` rounds the result back, half to even.
+reference can compute with; `encode` rounds the result back, half to even. Storage types are raw
+bytes everywhere.
 """
 
 from __future__ import annotations
@@ -12,7 +13,24 @@ import numpy as np
 import numpy.typing as npt
 
 from tfc.ir.attrs import ConstRef, Dense
-from tfc.ir.types import BF16, BOOL, DTYPES, DType, TensorType
+from tfc.ir.types import (
+    BF16,
+    BOOL,
+    DTYPES,
+    F4E2M1,
+    F8E4M3FN,
+    F8E4M3FNUZ,
+    F8E5M2,
+    F8E5M2FNUZ,
+    F8E8M0,
+    I2,
+    I4,
+    STORAGE,
+    U2,
+    U4,
+    DType,
+    TensorType,
+)
 
 if TYPE_CHECKING:
     from tfc.ir.constants import ConstantStore
@@ -26,6 +44,13 @@ _NUMPY_NAMES = {
     "bool": "bool", "c64": "complex64", "c128": "complex128",
 }  # fmt: skip
 _FROM_NUMPY = {name: DTYPES[key] for key, name in _NUMPY_NAMES.items() if key != "bf16"}
+_NUMPY_NAMES |= {dtype.name: "uint8" for dtype in STORAGE}
+# What ml_dtypes calls the types that numpy lacks.
+_FROM_ML_DTYPES = {
+    "bfloat16": BF16, "float8_e4m3fn": F8E4M3FN, "float8_e4m3fnuz": F8E4M3FNUZ,
+    "float8_e5m2": F8E5M2, "float8_e5m2fnuz": F8E5M2FNUZ, "float8_e8m0fnu": F8E8M0,
+    "float4_e2m1fn": F4E2M1, "int4": I4, "uint4": U4, "int2": I2, "uint2": U2,
+}  # fmt: skip
 INLINE_ELEMENTS = 32
 
 
@@ -40,11 +65,10 @@ def dtype_of(array: Array) -> DType:
     Raises TypeError for a dtype that tfc does not have.
     """
     name = array.dtype.name
-    if name == "bfloat16":
-        return BF16
-    if name not in _FROM_NUMPY:
+    found = _FROM_NUMPY.get(name) or _FROM_ML_DTYPES.get(name)
+    if found is None:
         raise TypeError(f"no element type for numpy dtype {name}")
-    return _FROM_NUMPY[name]
+    return found
 
 
 def make(value: Any, dtype: DType) -> Array:
@@ -63,10 +87,10 @@ def decode(array: Array, dtype: DType) -> Array:
 
 def encode(array: Array, dtype: DType) -> Array:
     """Return `array` in the memory form of `dtype`; floats round half to even to bf16."""
+    if array.dtype.name in _FROM_ML_DTYPES and _FROM_ML_DTYPES[array.dtype.name] == dtype:
+        return array.view(numpy_dtype(dtype))
     if dtype != BF16:
         return np.asarray(array, numpy_dtype(dtype))
-    if array.dtype.name == "bfloat16":
-        return array.view(np.uint16)
     bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
     nan = (bits & 0x7FFFFFFF) > 0x7F800000

@@ -64,8 +64,8 @@ def check_inputs(types: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[st
 
 
 def _memory_form(name: str, array: Array, type: TensorType) -> Array:
-    if array.dtype.name == "bfloat16":
-        array = array.view(np.uint16)
+    if array.dtype.kind == "V":
+        array = arrays.encode(array, type.dtype)
     if array.dtype != arrays.numpy_dtype(type.dtype):
         held = " (as raw uint16 bits)" if type.dtype == BF16 else ""
         raise UsageError(f"input {name!r} is {array.dtype}, not {type.dtype}{held}")

@@ -13,7 +13,11 @@ from tfc.ir.dims import DimLike, product
 
 @dataclass(frozen=True, slots=True)
 class DType:
-    """An element type. `kind` is f (float), i (signed), u (unsigned), b (bool) or c (complex)."""
+    """An element type.
+
+    `kind` is f (float), i (signed), u (unsigned), b (bool), c (complex) or s (storage: nothing is
+    computed with it, and its numbers are bits to all but the ops that pack and unpack them).
+    """
 
     name: str
     kind: str
@@ -50,11 +54,25 @@ U8 = DType("u8", "u", 8)
 BOOL = DType("bool", "b", 8)
 C64 = DType("c64", "c", 64)
 C128 = DType("c128", "c", 128)
+# One element a byte; of the narrow ones the low bits count, and the others are 0.
+F8E4M3FN = DType("f8e4m3fn", "s", 8)
+F8E4M3FNUZ = DType("f8e4m3fnuz", "s", 8)
+F8E5M2 = DType("f8e5m2", "s", 8)
+F8E5M2FNUZ = DType("f8e5m2fnuz", "s", 8)
+F8E8M0 = DType("f8e8m0", "s", 8)
+F4E2M1 = DType("f4e2m1", "s", 8)
+I4 = DType("i4", "s", 8)
+U4 = DType("u4", "s", 8)
+I2 = DType("i2", "s", 8)
+U2 = DType("u2", "s", 8)
 
+STORAGE = (F8E4M3FN, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, F8E8M0, F4E2M1, I4, U4, I2, U2)
 DTYPES = {
     dtype.name: dtype
-    for dtype in (F64, F32, F16, BF16, I64, I32, I16, I8, U64, U32, U16, U8, BOOL, C64, C128)
-}
+    for dtype in (
+        F64, F32, F16, BF16, I64, I32, I16, I8, U64, U32, U16, U8, BOOL, C64, C128, *STORAGE,
+    )
+}  # fmt: skip
 FLOATS = (F64, F32, F16, BF16)
 INTS = (I64, I32, I16, I8, U64, U32, U16, U8)
 

@@ -23,21 +23,30 @@ _NUMPY_NAMES = {
     "u64": "uint64", "u32": "uint32", "u16": "uint16", "u8": "uint8",
     "bool": "bool", "c64": "complex64", "c128": "complex128",
 }  # fmt: skip
+# Types that numpy lacks: what ml_dtypes calls them, and what holds their bits without it.
+_ML_DTYPES = {
+    "bf16": ("bfloat16", "uint16"),
+    "f8e4m3fn": ("float8_e4m3fn", "uint8"), "f8e4m3fnuz": ("float8_e4m3fnuz", "uint8"),
+    "f8e5m2": ("float8_e5m2", "uint8"), "f8e5m2fnuz": ("float8_e5m2fnuz", "uint8"),
+    "f8e8m0": ("float8_e8m0fnu", "uint8"), "f4e2m1": ("float4_e2m1fn", "uint8"),
+    "i4": ("int4", "uint8"), "u4": ("uint4", "uint8"),
+    "i2": ("int2", "uint8"), "u2": ("uint2", "uint8"),
+}  # fmt: skip
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
     """Return the numpy dtype for an element type's name.
 
-    numpy has no bf16: it is that of `ml_dtypes` where installed, else raw bits as uint16.
+    What numpy lacks, such as bf16, is that of `ml_dtypes` where installed, else raw bits.
     """
-    if name != "bf16":
+    if name not in _ML_DTYPES:
         return np.dtype(_NUMPY_NAMES[name])
+    known, bits = _ML_DTYPES[name]
     try:
         import ml_dtypes
     except ImportError:
-        return np.dtype(np.uint16)
-    bits: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
-    return bits
+        return np.dtype(bits)
+    return np.dtype(getattr(ml_dtypes, known, bits))
 
 
 @dataclass(frozen=True)
@@ -146,10 +155,13 @@ def as_input(value: Any, port: Port, dtype: np.dtype[Any]) -> Array:
 
 
 def _is_same(given: np.dtype[Any], name: str, wanted: np.dtype[Any]) -> bool:
-    if name == "bf16":
-        return given.name in ("bfloat16", "uint16")
+    if name in _ML_DTYPES:
+        return given.name in _ML_DTYPES[name]
     return given.newbyteorder("=") == wanted
 
 
 def _spelled(port: Port, dtype: np.dtype[Any]) -> str:
-    return "bfloat16 (or its bits as uint16)" if port.dtype == "bf16" else dtype.name
+    if port.dtype not in _ML_DTYPES:
+        return dtype.name
+    known, bits = _ML_DTYPES[port.dtype]
+    return f"{known} (or its bits as {bits})"

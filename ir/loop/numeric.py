@@ -50,7 +50,11 @@ def convert(x: Array, dtype: DType) -> Array:
 
 
 def reinterpret(x: Array, dtype: DType) -> Array:
-    """Bitcast between types of one width."""
+    """Bitcast between types of one width; a bf16 has 16 bits, though it is held as float32."""
+    if dtype.bits == 16 and x.dtype == np.float32:
+        x = arrays.encode(x, BF16)
+    if dtype == BF16:
+        return arrays.decode(np.ascontiguousarray(x).view(np.uint16), BF16).reshape(x.shape)
     return np.ascontiguousarray(x).view(register_dtype(dtype)).reshape(x.shape)
 
 

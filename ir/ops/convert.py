@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfc.ir import arrays
-from tfc.ir.body import Expr, ExprBuilder
+from tfc.ir.body import Expr, ExprBuilder, Index
 from tfc.ir.build import GraphBuilder, tensor_type
-from tfc.ir.core import Value
+from tfc.ir.core import Op, Value
 from tfc.ir.dims import UndecidableError
-from tfc.ir.opdef import Reject, Sample, Trait, require
+from tfc.ir.opdef import Kind, NoGrad, OpDef, Reject, Sample, Trait, register, require
 from tfc.ir.ops.common import (
     SPECIAL,
     Array,
@@ -27,8 +27,10 @@ from tfc.ir.types import (
     BF16,
     BOOL,
     DTYPES,
+    F8E5M2,
     F16,
     F32,
+    F64,
     I8,
     I32,
     U8,
@@ -112,7 +114,7 @@ def _cast_samples() -> Sequence[Sample]:
     found: list[Sample] = []
     special = np.array([*SPECIAL, 127.5, 300.0, -300.0, 3e9], np.float32)
     for dtype in DTYPES.values():
-        if dtype.kind == "c":
+        if dtype.kind in "cs":
             continue
         attrs = {"dtype": dtype}
         found += [
@@ -144,4 +146,58 @@ elementwise(
     doc="x as another element type. Floats round half to even (to f16 and bf16 through f32); to "
     "integers they truncate and saturate, NaN to 0; to bool is x != 0. Integers wrap, unless "
     "`saturate`.",
+)
+
+
+# -- the same bits ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BitcastAttrs:
+    """dtype: of the result, as wide as the operand's."""
+
+    dtype: DType
+
+
+def _bitcast_infer(types: Sequence[TensorType], attrs: BitcastAttrs) -> Sequence[TensorType]:
+    source, dtype = types[0].dtype, attrs.dtype
+    for one in (source, dtype):
+        require(one.kind not in "cb", f"the bits of {one} cannot be taken")
+    require(source.bits == dtype.bits, f"{source} and {dtype} differ in width")
+    return (TensorType(dtype, types[0].shape),)
+
+
+def _bitcast_ref(attrs: BitcastAttrs, x: Array) -> Array:
+    # bf16 comes and goes as float32.
+    raw = arrays.encode(x, BF16) if x.dtype == np.float32 and attrs.dtype.bits == 16 else x
+    found = np.ascontiguousarray(raw).view(arrays.numpy_dtype(attrs.dtype)).reshape(x.shape)
+    return arrays.decode(found, attrs.dtype)
+
+
+def _bitcast_body(b: ExprBuilder, op: Op, result: int, index: tuple[Index, ...]) -> Expr:
+    return b.bitcast(b.load(op.operands[0], index), op.attrs.dtype)
+
+
+register(
+    OpDef(
+        name="bitcast",
+        attrs=BitcastAttrs,
+        kind=Kind.ELEMENTWISE,
+        infer=_bitcast_infer,
+        ref=_bitcast_ref,
+        body=_bitcast_body,
+        grad=NoGrad("reads bits"),
+        samples=lambda: (
+            Sample((floats((3, 4)),), {"dtype": I32}, grad=False),
+            Sample((integers((5,), 0, 255, np.uint8),), {"dtype": I8}),
+            Sample((integers((5,), 0, 255, np.uint8),), {"dtype": F8E5M2}),
+            Sample((integers((5,), 0, 30000, np.int16),), {"dtype": BF16}),
+            Sample((integers((0, 5)),), {"dtype": F64}),
+        ),
+        rejects=lambda: (
+            Reject((TensorType(F32, (2,)),), {"dtype": F64}, "differ in width"),
+            Reject((TensorType(BOOL, (2,)),), {"dtype": U8}, "bits of bool"),
+        ),
+        doc="The same bits read as another element type of the same width.",
+    )
 )

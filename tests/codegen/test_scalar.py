@@ -31,7 +31,7 @@ from tfc.ir.types import (
     buffer,
 )
 
-KINDS = [dtype for dtype in DTYPES.values() if dtype.kind != "c"]
+KINDS = [dtype for dtype in DTYPES.values() if dtype.kind not in "cs"]
 LANES = 8
 Reference = Callable[..., Array]
 

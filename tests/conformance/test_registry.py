@@ -30,7 +30,7 @@ from tfc.ir.build import tensor_type
 from tfc.ir.dims import UndecidableError
 from tfc.ir.opdef import OPS, Kind, NoGrad, Trait, TypeRefusal
 from tfc.ir.ops.common import THROUGH
-from tfc.ir.types import BOOL, I64
+from tfc.ir.types import BOOL, I64, DType
 
 HELPERS = {"common"}
 WITH_BODY = [name for name in COMPUTING if OPS[name].body is not None]
@@ -78,12 +78,16 @@ def test_types_are_those_of_the_reference_result(name: str) -> None:
         assert len(found) == len(types), case
         for array, type in zip(map(np.asarray, found), types, strict=True):
             assert array.shape == type.shape, case
-            held = "float32" if type.dtype.name == "bf16" else _numpy_name(type.dtype.name)
+            held = _numpy_name(type.dtype)
             assert array.dtype.name == held, case
 
 
-def _numpy_name(name: str) -> str:
+def _numpy_name(dtype: DType) -> str:
+    """What a reference computes in: bf16 is decoded, storage types are bytes."""
+    if dtype.kind == "s":
+        return "uint8"
     letters = {"f": "float", "i": "int", "u": "uint"}
+    name = {"bf16": "f32"}.get(dtype.name, dtype.name)
     return name if name == "bool" else letters[name[0]] + name[1:]
 
 

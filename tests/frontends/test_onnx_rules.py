@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 
 from tests.frontends.cases import CASES, Case
+from tests.frontends.cases_more import MORE
 from tests.frontends.support import one_node, reference, run
 from tfc.compiler.frontends.onnx.table import RULES
 
 
-@pytest.mark.parametrize("case", CASES, ids=[f"{i}-{case}" for i, case in enumerate(CASES)])
+ALL = [*CASES, *MORE]
+
+
+@pytest.mark.parametrize("case", ALL, ids=[f"{i}-{case}" for i, case in enumerate(ALL)])
 def test_node_computes_what_onnx_says(case: Case) -> None:
     model, feeds = one_node(
         case.op, case.arrays, case.attrs, case.opset, case.constant, case.outputs
@@ -29,4 +33,4 @@ def test_node_computes_what_onnx_says(case: Case) -> None:
 
 def test_every_operator_has_a_case() -> None:
     # If needs a graph of its own: test_onnx_dims.
-    assert {case.op for case in CASES} == RULES.keys() - {"If"}
+    assert {case.op for case in ALL} == RULES.keys() - {"If"}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from tfc.compiler.frontends.onnx.storage import packed, unpacked
 from tfc.compiler.frontends.onnx.tensors import MAX_BYTES, TensorReader
 from tfc.ir import arrays
 from tfc.ir.build import GraphBuilder, freeze, tensor_type
@@ -310,6 +311,10 @@ class Context:
         value = self._attr(name, _FLOATS)
         return None if value is None else tuple(float(n) for n in value)
 
+    def strings(self, name: str) -> tuple[str, ...] | None:
+        value = self._attr(name, _STRINGS)
+        return None if value is None else tuple(map(_text, value))
+
     def tensor(self, name: str) -> tuple[Array, DType] | None:
         value = self._attr(name, _TENSOR)
         return None if value is None else self.tensors.array(value)
@@ -387,9 +392,16 @@ class Context:
         found: Value = self.b.reshape(x, shape=tuple(shape))
         return found
 
-    def cast(self, x: Value, dtype: DType) -> Value:
+    def cast(
+        self, x: Value, dtype: DType, saturate: bool = True, rounding: str = "nearest"
+    ) -> Value:
+        """Cast, or leave `x` alone. saturate, rounding: of the eight-bit floats."""
         if tensor_type(x).dtype == dtype:
             return x
+        if tensor_type(x).dtype.kind == "s":
+            x = unpacked(self.b, x)
+        if dtype.kind == "s":
+            return packed(self.b, x, dtype, saturate, rounding)
         found: Value = self.b.cast(x, dtype=dtype)
         return found
 

@@ -130,11 +130,24 @@ def _target(ctx: Context) -> DType:
 
 
 def _cast(ctx: Context) -> Results:
-    return ctx.cast(ctx.x(), _target(ctx))
+    return _converted(ctx, _target(ctx))
+
+
+def _converted(ctx: Context, dtype: DType) -> Value:
+    saturate, rounding = ctx.flag("saturate", True), ctx.string("round_mode", "up")
+    return ctx.cast(ctx.x(), dtype, saturate, rounding)
+
+
+def _bit_cast(ctx: Context) -> Results:
+    """Bools are bytes of 0 and 1."""
+    x, dtype = ctx.x(), _target(ctx)
+    if BOOL in (tensor_type(x).dtype, dtype):
+        return ctx.cast(x, dtype)
+    return x if tensor_type(x).dtype == dtype else _op(ctx, "bitcast", x, dtype=dtype)
 
 
 def _cast_like(ctx: Context) -> Results:
-    return ctx.cast(ctx.x(), ctx.type(1).dtype)
+    return _converted(ctx, ctx.type(1).dtype)
 
 
 def _where(ctx: Context) -> Results:
@@ -216,8 +229,9 @@ RULES: dict[str, tuple[Rule, ...]] = {
     **{name: (unary(op),) for name, op in SAME.items()},
     **{name: (binary(op),) for name, op in PAIRS.items()},
     "BitShift": (Rule(_bit_shift),),
-    "Cast": (Rule(_cast, ignores=("saturate", "round_mode")),),
-    "CastLike": (Rule(_cast_like, ignores=("saturate", "round_mode")),),
+    "BitCast": (Rule(_bit_cast),),
+    "Cast": (Rule(_cast),),
+    "CastLike": (Rule(_cast_like),),
     "Celu": (unary("celu", alpha=1.0),),
     "Clip": (Rule(_clip_attrs), Rule(_clip, since=11)),
     "Dropout": (Rule(_dropout, ignores=("seed", "ratio", "is_test")),),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from tfc.compiler.frontends.onnx.context import Context, Results, Rule
+from tfc.compiler.frontends.onnx.storage import INTEGERS, limits, unpacked
 from tfc.compiler.frontends.onnx.tensors import dtype_from
 from tfc.ir.build import tensor_type
 from tfc.ir.core import Value
-from tfc.ir.dims import product
-from tfc.ir.types import I32, U8, DType, TensorType
+from tfc.ir.dims import ceildiv, product
+from tfc.ir.types import F32, I32, U8, DType, TensorType, shape_text
 
 
 def _softmax(name: str) -> tuple[Rule, ...]:
@@ -198,30 +199,82 @@ def _one_number(ctx: Context, x: Value) -> Value:
 
 
 def _quantised_operands(ctx: Context) -> list[Value]:
-    if ctx.integer("block_size", 0) != 0:
-        raise ctx.unsupported("blocked quantisation")
     operands = [ctx.x(0), _one_number(ctx, ctx.x(1))]
     if ctx.has(2):
         operands.append(_one_number(ctx, ctx.x(2)))
+    size = ctx.integer("block_size", 0)
+    if size:
+        axis = ctx.axis(ctx.integer("axis", 1), ctx.type().rank)
+        operands[1:] = [_in_blocks(ctx, v, axis, size) for v in operands[1:]]
     return operands
+
+
+def _in_blocks(ctx: Context, v: Value, axis: int, size: int) -> Value:
+    """Repeat each scale for its block of elements; the last block may be shorter."""
+    shape, have = ctx.shape(), tensor_type(v).shape
+    if len(have) != len(shape) or have[axis] != ceildiv(shape[axis], size):
+        raise ctx.malformed(f"scales {shape_text(have)} for blocks of {size} along axis {axis}")
+    wide = (*have[: axis + 1], size, *have[axis + 1 :])
+    spread = ctx.b.broadcast(ctx.reshape(v, (*have[: axis + 1], 1, *have[axis + 1 :])), shape=wide)
+    merged = ctx.reshape(spread, (*have[:axis], have[axis] * size, *have[axis + 1 :]))
+    if tensor_type(merged).shape == shape:
+        return merged
+    zeros, ones = (0,) * len(shape), (1,) * len(shape)
+    found: Value = ctx.b.slice(merged, starts=zeros, sizes=shape, steps=ones)
+    return found
+
+
+def _laid(ctx: Context, v: Value, axis: int) -> Value:
+    """A scale or zero so that it broadcasts against x."""
+    type, rank = tensor_type(v), ctx.type().rank
+    if type.rank != 1:
+        return v
+    shape = [1] * rank
+    return ctx.reshape(v, (*shape[:axis], type.shape[0], *shape[axis + 1 :]))
 
 
 def _quantize(ctx: Context) -> Results:
     operands = _quantised_operands(ctx)
     code = ctx.integer("output_dtype", 0)
-    ctx.integer("precision", 0)
+    precision = ctx.integer("precision", 0)
+    saturate = ctx.flag("saturate", True)
     dtype: DType = U8 if not code else dtype_from(code)
     if len(operands) == 3:
         dtype = tensor_type(operands[2]).dtype
-    found: Value = ctx.b.quantize_linear(*operands, axis=_quantised_axis(ctx), dtype=dtype)
-    return found
+    x, scale = operands[:2]
+    axis = _quantised_axis(ctx)
+    wide = dtype_from(precision) if precision else F32
+    same = tensor_type(x).dtype == tensor_type(scale).dtype and wide == F32
+    if dtype.kind != "s" and tensor_type(scale).rank < 2 and same:
+        found: Value = ctx.b.quantize_linear(*operands, axis=axis, dtype=dtype)
+        return found
+    y = ctx.b.div(ctx.cast(x, wide), _laid(ctx, ctx.cast(scale, wide), axis))
+    whole = dtype.is_int or dtype in INTEGERS
+    y = ctx.b.round(y) if whole else y
+    if len(operands) == 3:
+        y = ctx.b.add(y, _laid(ctx, ctx.cast(operands[2], wide), axis))
+    if dtype in INTEGERS:
+        lo, hi = limits(dtype)
+        y = ctx.b.clamp(y, lo=lo, hi=hi)
+    return ctx.cast(y, dtype, saturate)
 
 
 def _dequantize(ctx: Context) -> Results:
     operands = _quantised_operands(ctx)
     code = ctx.integer("output_dtype", 0)
-    found: Value = ctx.b.dequantize_linear(*operands, axis=_quantised_axis(ctx))
-    return ctx.cast(found, dtype_from(code)) if code else found
+    axis, scale = _quantised_axis(ctx), operands[1]
+    numbers = [unpacked(ctx.b, v) if tensor_type(v).dtype.kind == "s" else v for v in operands]
+    x = numbers[0]
+    result = dtype_from(code) if code else tensor_type(scale).dtype
+    if tensor_type(x).dtype.is_int and tensor_type(scale).rank < 2 and scale is numbers[1]:
+        found: Value = ctx.b.dequantize_linear(*numbers, axis=axis)
+        return ctx.cast(found, result)
+    wide = F32 if not tensor_type(x).dtype.is_int else I32
+    y = ctx.cast(x, wide)
+    if len(numbers) == 3:
+        y = ctx.b.sub(y, _laid(ctx, ctx.cast(numbers[2], wide), axis))
+    y = ctx.b.mul(ctx.cast(y, F32), _laid(ctx, ctx.cast(numbers[1], F32), axis))
+    return ctx.cast(y, result)
 
 
 def _quantised_axis(ctx: Context) -> int:
@@ -268,7 +321,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "MatMul": (Rule(_matmul),),
     "MatMulInteger": (Rule(_integer_product),),
     "MeanVarianceNormalization": (Rule(_mean_variance),),
-    "QuantizeLinear": (Rule(_quantize, ignores=("saturate",)),),
+    "QuantizeLinear": (Rule(_quantize),),
     "RMSNormalization": (Rule(_rms_norm, since=23, ignores=("stash_type",)),),
     "Softmax": _softmax("softmax"),
 }

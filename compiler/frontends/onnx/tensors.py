@@ -16,13 +16,23 @@ from tfc.ir.types import (
     BOOL,
     C64,
     C128,
+    F4E2M1,
+    F8E4M3FN,
+    F8E4M3FNUZ,
+    F8E5M2,
+    F8E5M2FNUZ,
+    F8E8M0,
     F16,
     F32,
     F64,
+    I2,
+    I4,
     I8,
     I16,
     I32,
     I64,
+    U2,
+    U4,
     U8,
     U16,
     U32,
@@ -37,14 +47,12 @@ MAX_BYTES = 1 << 40
 # TensorProto.DataType
 DTYPES = {
     1: F32, 2: U8, 3: I8, 4: U16, 5: I16, 6: I32, 7: I64, 9: BOOL, 10: F16, 11: F64, 12: U32,
-    13: U64, 14: C64, 15: C128, 16: BF16,
+    13: U64, 14: C64, 15: C128, 16: BF16, 17: F8E4M3FN, 18: F8E4M3FNUZ, 19: F8E5M2,
+    20: F8E5M2FNUZ, 21: U4, 22: I4, 23: F4E2M1, 24: F8E8M0, 25: U2, 26: I2,
 }  # fmt: skip
-DTYPE_NAMES = {
-    0: "undefined", 8: "string", 17: "float8e4m3fn", 18: "float8e4m3fnuz", 19: "float8e5m2",
-    20: "float8e5m2fnuz", 21: "uint4", 22: "int4", 23: "float4e2m1", 24: "float8e8m0",
-}  # fmt: skip
-# 4-bit numbers are unpacked into bytes: as operands of DequantizeLinear they mean the same.
-_NIBBLES = {21: U8, 22: I8}
+DTYPE_NAMES = {0: "undefined", 8: "string"}
+# How many bits an element has in a file, where these are less than a byte.
+_PACKED = {U4: 4, I4: 4, F4E2M1: 4, U2: 2, I2: 2}
 # Which field of a TensorProto holds the elements where raw_data does not, and as which numbers.
 _FIELDS = {
     F32: ("float_data", "<f4"), C64: ("float_data", "<f4"), F64: ("double_data", "<f8"),
@@ -99,21 +107,21 @@ class TensorReader:
     def array(self, tensor: Any) -> tuple[Array, DType]:
         """Return a read-only array (bf16 as raw bits) and its element type."""
         code = tensor.data_type
-        packed = code in _NIBBLES
-        dtype = _NIBBLES[code] if packed else dtype_from(code)
-        shape = checked_shape(tensor.dims, 4 if packed else dtype.bits)
+        dtype = dtype_from(code)
+        bits = _PACKED.get(dtype, dtype.bits)
+        shape = checked_shape(tensor.dims, bits)
         count = int(np.prod(shape, dtype=object)) if shape else 1
-        size = (count + 1) // 2 if packed else count * dtype.bytes
+        size = (count * bits + 7) // 8
         if tensor.data_location == _EXTERNAL:
             raw = self._from_file(tensor, size)
         elif tensor.HasField("raw_data"):
             raw = self._raw(tensor.raw_data)
         else:
-            return _from_fields(tensor, dtype, shape, packed), dtype
+            return _from_fields(tensor, dtype, shape), dtype
         if raw.size != size:
             raise ModelError(f"holds {raw.size} bytes of data where its shape needs {size}")
-        if packed:
-            return _unpack(raw, count, signed=dtype is I8).reshape(shape), dtype
+        if dtype in _PACKED:
+            return _unpack(raw, count, bits).reshape(shape), dtype
         if dtype is BOOL:
             return (raw != 0).reshape(shape), dtype
         return raw.view(arrays.numpy_dtype(dtype)).reshape(shape), dtype
@@ -187,18 +195,18 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _unpack(raw: Array, count: int, signed: bool) -> Array:
-    """Return 4-bit numbers, low half first, as bytes."""
-    nibbles = np.stack([raw & 15, raw >> 4], axis=-1).reshape(-1)[:count]
-    return ((nibbles ^ 8).view(np.int8) - np.int8(8)) if signed else nibbles
+def _unpack(raw: Array, count: int, bits: int) -> Array:
+    """Return what is packed in bytes, lowest bits first, as bytes."""
+    parts = [(raw >> shift) & ((1 << bits) - 1) for shift in range(0, 8, bits)]
+    return np.stack(parts, axis=-1).reshape(-1)[:count]
 
 
-def _from_fields(tensor: Any, dtype: DType, shape: tuple[int, ...], packed: bool) -> Array:
+def _from_fields(tensor: Any, dtype: DType, shape: tuple[int, ...]) -> Array:
     field, numbers = _FIELDS.get(dtype, ("int32_data", "<i4"))
     values = np.array(getattr(tensor, field), numbers)
     count = int(np.prod(shape, dtype=object)) if shape else 1
-    if packed:
-        found = _unpack(values.astype(np.uint8), count, signed=dtype is I8)
+    if dtype in _PACKED:
+        found = _unpack(values.astype(np.uint8), count, _PACKED[dtype])
     elif dtype in (C64, C128):
         found = values.view(arrays.numpy_dtype(dtype)) if values.size % 2 == 0 else values
     elif dtype in (F16, BF16):
