@@ -10,6 +10,7 @@ from tfc.compiler.passes.cse import cse
 from tfc.compiler.passes.dce import dce
 from tfc.compiler.passes.decompose import decompose
 from tfc.compiler.passes.explicit_padding import explicit_padding
+from tfc.compiler.passes.flow import flow
 from tfc.compiler.passes.fold import fold, fold_dims
 from tfc.compiler.passes.fold_scale import (
     SCALE_REWRITES,
@@ -50,7 +51,15 @@ PASSES = make_table(
             min_opt=0,
             after={"decompose": "decompositions compute on dims"},
         ),
-        Pass("fold", fold, after={"fold-dims": "dims that are numbers fold with constants"}),
+        Pass("flow", flow, after={"decompose": "ops are moved out of loops, not parts of them"}),
+        Pass(
+            "fold",
+            fold,
+            after={
+                "fold-dims": "dims that are numbers fold with constants",
+                "flow": "what comes out of a loop may be constant",
+            },
+        ),
         Pass(
             "simplify",
             simplify,

@@ -42,6 +42,14 @@ class Repeat:
     body: list[Item] = field(default_factory=list)
 
 
+@dataclass(eq=False)
+class Demand:
+    """A `check`: the run ends where the condition is false."""
+
+    op: Op
+    condition: Scalar
+
+
 @dataclass(frozen=True)
 class Scalar:
     """A tensor of one element that main itself reads, at `place` unless it is one of dims."""
@@ -50,7 +58,7 @@ class Scalar:
     place: Place | None
 
 
-Item: TypeAlias = Call | Branch | Repeat
+Item: TypeAlias = Call | Branch | Repeat | Demand
 
 
 @dataclass
@@ -96,6 +104,8 @@ class _Timeline:
                         self.walk(side)
                 case Repeat():
                     self._repeat(item)
+                case Demand():
+                    self._read(item.condition)
 
     def _repeat(self, item: Repeat) -> None:
         first = self.now

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from tfc.compiler.lower.cost import estimate
 from tfc.compiler.lower.data import DataTable
-from tfc.compiler.lower.items import Branch, Call, Item, Repeat, Scalar, spans
+from tfc.compiler.lower.items import Branch, Call, Demand, Item, Repeat, Scalar, spans
 from tfc.compiler.lower.memplan import Lifetime, plan_memory
 from tfc.compiler.lower.storage import Place, Root, RootKind, Storage
 from tfc.compiler.passes.assume import ATTRIBUTE
@@ -97,6 +97,8 @@ class MainWriter:
                     self._branch(item)
                 case Repeat():
                     self._repeat(item)
+                case Demand():
+                    self._check(self._scalar(item.condition), item.op.attrs.message)
 
     def _call(self, call: Call) -> None:
         kernel = self.program.functions[call.kernel]

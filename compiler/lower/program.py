@@ -6,10 +6,11 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from tfc.compiler.lower.items import Branch, Call, Item, Repeat, Scalar
+from tfc.compiler.lower.items import Branch, Call, Demand, Item, Repeat, Scalar
 from tfc.compiler.lower.kernels import Group, KernelBuilder, Step
 from tfc.compiler.lower.main import MainWriter
 from tfc.compiler.lower.storage import (
+    CHECK,
     PARTS,
     Place,
     Root,
@@ -90,6 +91,9 @@ class ProgramBuilder:
             return
         if is_control(op):
             self._lower_control(op)
+            return
+        if op.name == CHECK:
+            self.items.append(Demand(op, self._scalar(op.operands[0])))
             return
         if len(op.results) == 1 and not self.storage.is_kernel(op.result):
             return

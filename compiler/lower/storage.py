@@ -163,7 +163,9 @@ def _pad_parts(op: Op) -> list[Part]:
     return [Part(0, tuple(op.attrs.lo))]
 
 
-# The ops whose operands can be produced inside the result. The only names this module knows.
+# The op whose result is its second operand.
+CHECK = "check"
+# The ops whose operands can be produced inside the result.
 PARTS: dict[str, Callable[[Op], list[Part]]] = {"concat": _concat_parts, "pad": _pad_parts}
 
 
@@ -225,6 +227,8 @@ class Storage:
         op = value.op
         if op is None or self._is_placed(value) or is_data(op) or is_control(op):
             return False
+        if op.name == CHECK:
+            return False
         return len(op.results) == 1 and not _may_view(op)
 
     def _is_placed(self, value: Value) -> bool:
@@ -235,7 +239,7 @@ class Storage:
         op = value.op
         if op is None or not is_control(op) or self._is_placed(value):
             return False
-        return op.name != "loop" or value.index >= len(op.results) - len(op.attrs.stacked)
+        return op.name != "loop" or value.index >= _carried(op)
 
     def _through_reshapes(self, value: Value) -> Value | None:
         """The kernel result whose row-major memory `value` is, looking through reshapes."""
@@ -278,8 +282,10 @@ class Storage:
             size = product(shape_of(value))
             return Place(Root(RootKind.INPUT, value, size, value.index), 0,
                          row_major(shape_of(value)))  # fmt: skip
-        if value.op.name == "loop" and value.index < len(self.loop(value.op).carries):
+        if value.op.name == "loop" and value.index < _carried(value.op):
             return _whole(self.loop(value.op).carries[value.index].result)
+        if value.op.name == CHECK:
+            return self.place(value.op.operands[1])
         viewed = self.view(value)
         if viewed is not None:
             return viewed
@@ -390,6 +396,11 @@ class Storage:
             if most is not None and most <= 0:
                 lead = lead - step * (it.extent - 1)
         return Place(source.root, address - lead, tuple(strides), lead)
+
+
+def _carried(op: Op) -> int:
+    """How many values a loop carries: its first results."""
+    return len(op.results) - len(op.attrs.stacked)
 
 
 def _root(kind: RootKind, value: Value) -> Root:

@@ -12,12 +12,13 @@ from tfc.compiler.evaluate import constant_array, is_constant
 from tfc.compiler.passman import PassContext
 from tfc.compiler.rewrite import blocks_of
 from tfc.ir.build import GraphBuilder, tensor_type
+from tfc.ir.constants import ConstantStore
 from tfc.ir.core import Block, Module, Op, Value
 from tfc.ir.opdef import OPS, Kind, OpDef, Trait
 from tfc.ir.ops.const import constant, dims
 from tfc.ir.ops.flow import LoopAttrs, split_operands, split_yields
 
-IF, LOOP = OPS["if"], OPS["loop"]
+IF, LOOP, CHECK = OPS["if"], OPS["loop"], OPS["check"]
 
 
 def flow(module: Module, context: PassContext) -> None:
@@ -28,8 +29,16 @@ def flow(module: Module, context: PassContext) -> None:
                 if op.defn is IF and is_constant(op.operands[0]) and context.allows("flow"):
                     _take_branch(op, b)
                     context.count("flow")
+                elif op.defn is CHECK and _holds(op, module.constants) and context.allows("flow"):
+                    op.replace_with([op.operands[1]])
+                    context.count("flow")
                 elif op.defn is LOOP and context.allows("flow"):
                     _simplify_loop(op, b, context)
+
+
+def _holds(op: Op, constants: ConstantStore) -> bool:
+    condition = op.operands[0]
+    return is_constant(condition) and bool(constant_array(condition, constants).all())
 
 
 def _take_branch(op: Op, b: GraphBuilder) -> None:
@@ -86,7 +95,7 @@ def _is_same_each_round(op: Op, region: Block) -> bool:
     """Whether an op of a loop's region can come before the loop."""
     defn = op.defn
     assert isinstance(defn, OpDef)
-    if op.regions or defn.terminator or Trait.PURE not in defn.traits:
+    if op.regions or defn.kind is Kind.CONTROL or Trait.PURE not in defn.traits:
         return False
     if defn.kind is Kind.CONSTANT and defn not in (constant, dims):
         # A ramp takes memory outside, and none where it is fused.

@@ -15,6 +15,7 @@ from tfc.ir.build import tensor_type
 from tfc.ir.core import Block, Module, Op, Value
 from tfc.ir.dims import Dim, DimLike, coefficient, symbols_of
 from tfc.ir.opdef import Kind, Trait
+from tfc.ir.ops import flow
 from tfc.ir.types import F32, Encoding
 
 
@@ -33,6 +34,9 @@ def _assign(block: Block, lanes: int) -> None:
                 _assign(region, lanes)
             continue
         if op.defn.kind is Kind.CONSTANT or op.defn.terminator:  # type: ignore[attr-defined]
+            continue
+        if op.defn is flow.check:
+            op.result.encoding = op.operands[1].encoding
             continue
         if Trait.VIEW in op.defn.traits or len(op.results) != 1:  # type: ignore[attr-defined]
             continue

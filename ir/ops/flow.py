@@ -75,6 +75,41 @@ if_ = register(
 )
 
 
+# -- check --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CheckAttrs:
+    """message: what a run is told that does not meet the condition."""
+
+    message: str
+
+
+def _infer_check(types: Sequence[TensorType], attrs: CheckAttrs) -> Sequence[TensorType]:
+    require(types[0] == CONDITION_TYPE, f"the condition is {types[0]}, not {CONDITION_TYPE}")
+    return (types[1],)
+
+
+def _check_ref(attrs: CheckAttrs, condition: Array, x: Array) -> Array:
+    if not condition:
+        raise UsageError(f"check failed: {attrs.message}")
+    return x
+
+
+check = register(
+    OpDef(
+        name="check",
+        operands=(2, 2),
+        kind=Kind.CONTROL,
+        attrs=CheckAttrs,
+        infer=_infer_check,
+        ref=_check_ref,
+        grad=NoGrad("taken before checks are added"),
+        doc="The second operand. A run in which the bool scalar is false fails with the message.",
+    )
+)
+
+
 # -- loop ---------------------------------------------------------------------------------------
 
 

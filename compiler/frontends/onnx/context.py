@@ -315,6 +315,10 @@ class Context:
         value = self._attr(name, _STRINGS)
         return None if value is None else tuple(map(_text, value))
 
+    def strings(self, name: str) -> tuple[str, ...] | None:
+        value = self._attr(name, _STRINGS)
+        return None if value is None else tuple(map(_text, value))
+
     def tensor(self, name: str) -> tuple[Array, DType] | None:
         value = self._attr(name, _TENSOR)
         return None if value is None else self.tensors.array(value)

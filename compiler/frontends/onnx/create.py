@@ -103,24 +103,9 @@ def _eye_like(ctx: Context) -> Results:
     return ctx.cast(hit, dtype)
 
 
-def _if(ctx: Context) -> Results:
-    """A condition that is known selects its branch here."""
-    condition = ctx.const(0)
-    branches = {True: ctx.graph("then_branch"), False: ctx.graph("else_branch")}
-    if condition is None or condition.size != 1:
-        raise ctx.unsupported(
-            f"condition {ctx.node.input[0]!r} depends on the data; a constant one is supported"
-        )
-    values = ctx.importer.inline(branches[bool(condition.reshape(()))])
-    if len(values) != len(ctx.node.output):
-        raise ctx.malformed(f"{len(values)} values for {len(ctx.node.output)} results")
-    return values
-
-
 RULES: dict[str, tuple[Rule, ...]] = {
     "Constant": (Rule(_constant),),
     "ConstantOfShape": (Rule(_filled),),
     "EyeLike": (Rule(_eye_like),),
-    "If": (Rule(_if),),
     "Range": (Rule(_range),),
 }

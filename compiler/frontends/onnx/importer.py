@@ -130,7 +130,8 @@ class Importer:
         while stack:
             found = stack.pop()
             if found.op is None:
-                self.wanted.add(found.name)
+                if found.owner is self.block:
+                    self.wanted.add(found.name)
                 continue
             new = [x for x in found.op.operands if x not in seen]
             seen.update(new)
@@ -151,13 +152,25 @@ class Importer:
         """Whether a node that takes part, or an output, reads `name`."""
         return name in self._reads
 
-    def inline(self, graph: Any) -> list[Value]:
-        """Compute a subgraph that reads our values in place; return its outputs."""
+    def declared_rows(self, name: str) -> int | None:
+        """The extent of axis 0 that the model's own graph declares of a value, if it does."""
+        graph = self.source.graph
+        for proto in (*graph.output, *graph.value_info):
+            dims = proto.type.tensor_type.shape.dim
+            if proto.name == name and dims and dims[0].HasField("dim_value"):
+                return int(dims[0].dim_value)
+        return None
+
+    def inline(self, graph: Any, given: Mapping[str, Value] | None = None) -> list[Value]:
+        """Compute a subgraph that reads our values in place; return its outputs.
+
+        given: its inputs by name.
+        """
         outputs = tuple(output.name for output in graph.output)
         nodes = schedule(graph.node, outputs)
         self._note_reads(nodes, outputs)
         outer = self._values
-        self._values = ChainMap({}, outer)
+        self._values = ChainMap(dict(given or {}), outer)
         location = self.builder.loc
         try:
             self._load_initialisers(graph)

@@ -6,15 +6,28 @@ from tfc.compiler.frontends.onnx import (
     create,
     einsum,
     elementwise,
+    flow,
     movement,
     normalize,
+    recurrent,
     reduce,
     resize,
     window,
 )
 from tfc.compiler.frontends.onnx.context import Rule
 
-FAMILIES = (elementwise, movement, reduce, window, normalize, resize, einsum, create)
+FAMILIES = (
+    elementwise,
+    movement,
+    reduce,
+    window,
+    normalize,
+    resize,
+    einsum,
+    create,
+    flow,
+    recurrent,
+)
 
 RULES: dict[str, tuple[Rule, ...]] = {}
 for family in FAMILIES:

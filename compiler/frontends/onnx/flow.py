@@ -1,0 +1,420 @@
+"""If, Loop and Scan: their graphs become regions of `if` and `loop`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from tfc.compiler.evaluate import constant_array, is_constant
+from tfc.compiler.frontends.onnx.context import Context, Results, Rule
+from tfc.compiler.frontends.onnx.trips import Body, count_rounds
+from tfc.ir.build import tensor_type
+from tfc.ir.control import Next, Round, Scanned
+from tfc.ir.control import loop as build_loop
+from tfc.ir.core import Block, Value
+from tfc.ir.dims import DimLike, maximum
+from tfc.ir.errors import ModelError
+from tfc.ir.opdef import OPS, NoAttrs
+from tfc.ir.types import BOOL, I64, TensorType
+
+# A loop is written out where carried values change their shapes, if it has no more rounds.
+MAX_UNROLLED = 64
+
+
+# -- regions ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _region(ctx: Context, block: Block) -> Iterator[Block]:
+    """Build into `block`; where that fails, nothing in it uses anything any more."""
+    try:
+        with ctx.b.at(block):
+            yield block
+    except BaseException:
+        block.clear()
+        raise
+
+
+def _scalar(ctx: Context, x: Value, what: str) -> Value:
+    if tensor_type(x).size != 1:
+        raise ctx.malformed(f"{what} is no scalar, but {tensor_type(x)}")
+    return ctx.as_scalar(x)
+
+
+def _same_types(ctx: Context, one: Sequence[Value], other: Sequence[Value]) -> bool:
+    """Whether values have the same types two by two; dims that are mere symbols are made equal."""
+    for x, y in zip(one, other, strict=True):
+        a, b = tensor_type(x), tensor_type(y)
+        if a.dtype != b.dtype:
+            raise ctx.malformed(f"a value is {a.dtype} on one way and {b.dtype} on the other")
+        if a.rank != b.rank:
+            return False
+        for m, n in zip(a.shape, b.shape, strict=True):
+            ctx.equate(m, n)
+        if a != b:
+            return False
+    return True
+
+
+# -- If -----------------------------------------------------------------------------------------
+
+
+def _if(ctx: Context) -> Results:
+    """A condition that is known selects its branch here."""
+    graphs = [ctx.graph("then_branch"), ctx.graph("else_branch")]
+    known = ctx.const(0)
+    if known is not None:
+        if known.size != 1:
+            raise ctx.malformed(f"the condition has {known.size} elements")
+        return _counted(ctx, ctx.importer.inline(graphs[0 if known.all() else 1]))
+    condition = _scalar(ctx, ctx.x(0), "the condition")
+    blocks = Block(), Block()
+    sides: list[list[Value]] = []
+    failed: list[ModelError | None] = []
+    for block, graph in zip(blocks, graphs, strict=True):
+        try:
+            with _region(ctx, block):
+                sides.append(_counted(ctx, ctx.importer.inline(graph)))
+            failed.append(None)
+        except ModelError as error:
+            sides.append([])
+            failed.append(error)
+    match failed:
+        case [None, None]:
+            return _both(ctx, condition, blocks, sides)
+        case [None, ModelError() as reason]:
+            return _only(ctx, condition, blocks[0], sides[0], reason)
+        case [ModelError() as reason, None]:
+            no: Value = ctx.b.op("not", condition).result
+            return _only(ctx, no, blocks[1], sides[1], reason)
+    assert failed[0] is not None
+    raise failed[0]
+
+
+def _counted(ctx: Context, values: list[Value]) -> list[Value]:
+    if len(values) != len(ctx.node.output):
+        raise ctx.malformed(f"{len(values)} values for {len(ctx.node.output)} results")
+    return values
+
+
+def _both(
+    ctx: Context, condition: Value, blocks: tuple[Block, Block], values: list[list[Value]]
+) -> Results:
+    if not _same_types(ctx, *values):
+        for block in blocks:
+            block.clear()
+        shapes = [", ".join(str(tensor_type(x)) for x in side) for side in values]
+        raise ctx.unsupported(
+            f"the branches give {shapes[0]} and {shapes[1]}; fix a dynamic dim with dims if that "
+            "decides the condition"
+        )
+    for block, side in zip(blocks, values, strict=True):
+        with ctx.b.at(block):
+            ctx.b.op("yield", *side)
+    return ctx.b.emit(OPS["if"], (condition,), NoAttrs(), blocks).results
+
+
+def _only(
+    ctx: Context, condition: Value, block: Block, values: list[Value], error: ModelError
+) -> Results:
+    """Take the branch that is possible here. A run that wants the other fails."""
+    before = ctx.b.block
+    for op in block:
+        before.move(op, None)
+    message = f"{ctx.node.name or ctx.node.output[0]}: a branch is not possible: {error.message}"
+    return [ctx.b.check(condition, x, message=message) for x in values]
+
+
+# -- Loop ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Loop:
+    """A Loop node: inits are the carried values that change; fixed ones stand for themselves."""
+
+    graph: Any
+    limit: Value | None
+    start: Value | None
+    inits: list[Value]
+    # For each carried value: its place in `inits`, or None where no round changes it.
+    places: list[int | None]
+    given: dict[str, Value] = field(default_factory=dict)
+
+    @property
+    def stacked(self) -> int:
+        return len(self.graph.output) - 1 - len(self.places)
+
+
+def _loop(ctx: Context) -> Results:
+    loop = _read_loop(ctx)
+    limit = None if loop.limit is None else ctx.dims_or_none(0)
+    most = None if limit is None else maximum(limit[0], 0)
+    starts = True if loop.start is None else _truth(ctx, loop.start)
+    if starts is False:
+        most = 0
+    with _region(ctx, Block([TensorType(I64, ()), *map(tensor_type, loop.inits)])) as block:
+        values = _round(ctx, loop, block.args[0], block.args[1:])
+        again = _scalar(ctx, values[0], "the condition")
+        following, stacked = _split(loop, values)
+        fits = _same_types(ctx, loop.inits, following)
+    endless = starts is True and _truth(ctx, again) is True
+    if starts is True and not endless and (most is None or isinstance(most, int)):
+        body = Body(block, block.args[1:], again, following)
+        rounds = count_rounds(body, loop.inits, most, ctx.b.constants)
+        most, endless = (most, False) if rounds is None else (rounds, True)
+    conditional = not (endless or starts is False)
+    if not conditional and most is None and loop.limit is None:
+        block.clear()
+        raise ctx.malformed("nothing ends the loop")
+    trips = None if conditional else most
+    if not fits:
+        block.clear()
+        return _unrolled(ctx, loop, trips)
+    if stacked and trips is None:
+        trips = _announced(ctx, len(loop.places))
+    return _emit(ctx, loop, block, (again, following, stacked), trips, conditional)
+
+
+def _read_loop(ctx: Context) -> _Loop:
+    graph = ctx.graph("body")
+    carried = [ctx.x(i) for i in range(2, ctx.count)]
+    if len(graph.input) != 2 + len(carried) or len(graph.output) < 1 + len(carried):
+        raise ctx.malformed(
+            f"a body of {len(graph.input)} inputs and {len(graph.output)} outputs "
+            f"for {len(carried)} carried values"
+        )
+    limit = _scalar(ctx, ctx.x(0), "the limit") if ctx.has(0) else None
+    start = _scalar(ctx, ctx.x(1), "the condition") if ctx.has(1) else None
+    if limit is not None:
+        limit = ctx.cast(limit, I64)
+    loop = _Loop(graph, limit, start, [], [])
+    same = _passed_through(graph)
+    for proto, output, value in zip(graph.input[2:], graph.output[1:], carried, strict=False):
+        if same.get(output.name) == proto.name:
+            loop.given[proto.name] = value
+            loop.places.append(None)
+        else:
+            loop.places.append(len(loop.inits))
+            loop.inits.append(value)
+    return loop
+
+
+def _passed_through(graph: Any) -> dict[str, str]:
+    """The outputs of a graph that are inputs of it, under the inputs' names."""
+    source = {proto.name: proto.name for proto in graph.input}
+    for node in graph.node:
+        if node.op_type == "Identity" and node.input[0] in source:
+            source[node.output[0]] = source[node.input[0]]
+    return {proto.name: source[proto.name] for proto in graph.output if proto.name in source}
+
+
+def _truth(ctx: Context, x: Value) -> bool | None:
+    """The truth of a constant scalar, else None."""
+    return bool(constant_array(x, ctx.b.constants).all()) if is_constant(x) else None
+
+
+def _round(ctx: Context, loop: _Loop, number: Value, carried: Sequence[Value]) -> list[Value]:
+    """Compute one round's body; in it the condition is true."""
+    first, condition, *protos = loop.graph.input
+    given: dict[str, Value] = dict(loop.given)
+    given[first.name] = _declared(ctx, number, first)
+    given[condition.name] = _declared(ctx, ctx.b.constant(True, BOOL), condition)
+    for proto, place in zip(protos, loop.places, strict=True):
+        if place is not None:
+            given[proto.name] = carried[place]
+    return ctx.importer.inline(loop.graph, given)
+
+
+def _declared(ctx: Context, x: Value, proto: Any) -> Value:
+    """A scalar in the rank that an input of one element is declared in."""
+    return ctx.reshape(x, (1,) * len(proto.type.tensor_type.shape.dim))
+
+
+def _split(loop: _Loop, values: Sequence[Value]) -> tuple[list[Value], list[Value]]:
+    """What the rounds change of a body's outputs, and what is stacked."""
+    count = len(loop.places)
+    carried = values[1 : 1 + count]
+    following = [x for x, place in zip(carried, loop.places, strict=True) if place is not None]
+    return following, list(values[1 + count :])
+
+
+def _announced(ctx: Context, carried: int) -> int:
+    """The rounds that the declared shape of a stacked result stands for."""
+    for name in list(ctx.node.output)[carried:]:
+        rows = ctx.importer.declared_rows(name) if name else None
+        if rows is not None:
+            return rows
+    raise ctx.unsupported("how often it runs depends on the data, and so would a result's shape")
+
+
+def _emit(
+    ctx: Context,
+    loop: _Loop,
+    block: Block,
+    yields: tuple[Value, list[Value], list[Value]],
+    trips: DimLike | None,
+    conditional: bool,
+) -> Results:
+    again, following, stacked = yields
+    heads: list[Value] = []
+    limited = loop.limit is not None and (conditional or trips is None or not _is_fixed(ctx))
+    if limited and loop.limit is not None:
+        heads.append(loop.limit)
+    if conditional:
+        start = ctx.b.constant(True, BOOL) if loop.start is None else loop.start
+        heads.append(start)
+    with ctx.b.at(block):
+        ctx.b.op("yield", *([again] if conditional else []), *following, *stacked)
+    attrs = OPS["loop"].attrs(
+        trips=trips, limited=limited, conditional=conditional, stacked=(False,) * len(stacked)
+    )
+    results = ctx.b.emit(OPS["loop"], (*heads, *loop.inits), attrs, [block]).results
+    fixed = [ctx.x(2 + i) for i in range(len(loop.places))]
+    carried = [
+        value if place is None else results[place]
+        for value, place in zip(fixed, loop.places, strict=True)
+    ]
+    return [*carried, *results[len(following) :]]
+
+
+def _is_fixed(ctx: Context) -> bool:
+    """Whether the limit is a number or a computation on dims."""
+    return ctx.dims_or_none(0) is not None
+
+
+def _unrolled(ctx: Context, loop: _Loop, trips: DimLike | None) -> Results:
+    """Write out every round: the carried values have other types each time."""
+    if not isinstance(trips, int) or trips > MAX_UNROLLED:
+        raise ctx.unsupported("a carried value changes its shape from round to round")
+    carried, rows = loop.inits, []
+    for i in range(trips):
+        values = _round(ctx, loop, ctx.b.constant(i, I64), carried)
+        carried, row = _split(loop, values)
+        rows.append(row)
+    results: list[Value | None] = [
+        ctx.x(2 + i) if place is None else carried[place] for i, place in enumerate(loop.places)
+    ]
+    for column in zip(*rows, strict=True):
+        parts = [ctx.b.reshape(x, shape=(1, *tensor_type(x).shape)) for x in column]
+        results.append(ctx.b.concat(*parts, axis=0) if len(parts) > 1 else parts[0])
+    return results
+
+
+# -- Scan ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """A Scan node without its batch: axes and directions of what is taken apart and stacked."""
+
+    graph: Any
+    states: int
+    in_axes: tuple[int, ...]
+    out_axes: tuple[int, ...]
+    in_backward: tuple[bool, ...]
+    out_backward: tuple[bool, ...]
+
+    def run(self, ctx: Context, states: Sequence[Value], inputs: Sequence[Value]) -> list[Value]:
+        """Build the loop; results are the last states and the stacks."""
+        rows = [_to_front(ctx, x, axis) for x, axis in zip(inputs, self.in_axes, strict=True)]
+        trips = tensor_type(rows[0]).shape[0]
+        for row in rows[1:]:
+            ctx.equate(trips, tensor_type(row).shape[0])
+        names = [proto.name for proto in self.graph.input]
+
+        def body(r: Round) -> Next:
+            given = dict(zip(names, (*r.carried, *r.slices), strict=True))
+            values = ctx.importer.inline(self.graph, given)
+            if not _same_types(ctx, states, values[: self.states]):
+                raise ctx.unsupported("a state changes its shape from round to round")
+            return Next(values[: self.states], values[self.states :])
+
+        scanned = [Scanned(x, back) for x, back in zip(rows, self.in_backward, strict=True)]
+        found = build_loop(
+            ctx.b, body, states, scanned, backward=self.out_backward, trips=trips
+        )  # fmt: skip
+        stacks = zip(found.stacked, self.out_axes, strict=True)
+        return [*found.carried, *(_from_front(ctx, x, axis) for x, axis in stacks)]
+
+
+def _to_front(ctx: Context, x: Value, axis: int) -> Value:
+    rank = tensor_type(x).rank
+    axis = ctx.axis(axis, rank)
+    if axis == 0:
+        return x
+    found: Value = ctx.b.transpose(x, perm=(axis, *(i for i in range(rank) if i != axis)))
+    return found
+
+
+def _from_front(ctx: Context, x: Value, axis: int) -> Value:
+    rank = tensor_type(x).rank
+    axis = ctx.axis(axis, rank)
+    if axis == 0:
+        return x
+    order = [*range(1, axis + 1), 0, *range(axis + 1, rank)]
+    found: Value = ctx.b.transpose(x, perm=tuple(order))
+    return found
+
+
+def _scan(ctx: Context) -> Results:
+    graph = ctx.graph("body")
+    count = ctx.integer("num_scan_inputs")
+    states = ctx.count - count
+    stacks = len(graph.output) - states
+    if not 0 < count <= ctx.count or len(graph.input) != ctx.count or stacks < 0:
+        raise ctx.malformed(f"{count} of {ctx.count} operands for {len(graph.input)} inputs")
+
+    def numbers(name: str, length: int) -> tuple[int, ...]:
+        found = ctx.integers(name)
+        if found is not None and len(found) != length:
+            raise ctx.malformed(f"{name} has {len(found)} entries, not {length}")
+        return found or (0,) * length
+
+    scan = _Scan(
+        graph,
+        states,
+        numbers("scan_input_axes", count),
+        numbers("scan_output_axes", stacks),
+        tuple(bool(n) for n in numbers("scan_input_directions", count)),
+        tuple(bool(n) for n in numbers("scan_output_directions", stacks)),
+    )
+    operands = ctx.operands()
+    return scan.run(ctx, operands[:states], operands[states:])
+
+
+def _batched_scan(ctx: Context) -> Results:
+    """Opset 8: a batch of sequences, each on its own."""
+    graph = ctx.graph("body")
+    count = ctx.integer("num_scan_inputs")
+    directions = ctx.integers("directions") or (0,) * count
+    if ctx.has(0):
+        raise ctx.unsupported("sequence lengths")
+    operands = [ctx.x(i) for i in range(1, ctx.count)]
+    states = len(operands) - count
+    stacks = len(graph.output) - states
+    if not 0 < count <= len(operands) or len(directions) != count or stacks < 0:
+        raise ctx.malformed(f"{count} of {len(operands)} operands are scanned")
+    backward = tuple(bool(n) for n in directions)
+    scan = _Scan(graph, states, (0,) * count, (0,) * stacks, backward, (False,) * stacks)
+
+    def each(r: Round) -> Next:
+        return Next((), scan.run(ctx, r.slices[:states], r.slices[states:]))
+
+    batch = tensor_type(operands[0]).shape[0]
+    found = build_loop(
+        ctx.b,
+        each,
+        scanned=[Scanned(x) for x in operands],
+        backward=(False,) * len(graph.output),
+        trips=batch,
+    )
+    return found.stacked
+
+
+RULES: dict[str, tuple[Rule, ...]] = {
+    "If": (Rule(_if),),
+    "Loop": (Rule(_loop),),
+    "Scan": (Rule(_batched_scan), Rule(_scan, since=9)),
+}
