@@ -72,13 +72,13 @@ class Op:
         loc: Location = UNKNOWN,
     ) -> None:
         self.defn = defn
-        self._operands: list[Value] = list(operands)
+        self._operands = list(operands)
         self.attrs = attrs
         self.loc = loc
         self.block: Block | None = None
         self.prev: Op | None = None
         self.next: Op | None = None
-        self.results = tuple(Value(type, self, i) for i, type in enumerate(result_types))
+        self.results = tuple([Value(type, self, i) for i, type in enumerate(result_types)])
         self.regions = tuple(regions)
         for position, value in enumerate(self._operands):
             value.uses[self, position] = None
@@ -246,7 +246,10 @@ class Block:
 
     def walk(self) -> Iterator[Op]:
         for op in self:
-            yield from op.walk()
+            if op.regions:
+                yield from op.walk()
+            else:
+                yield op
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ def _evaluate(
     op: Op, defn: OpDef, type: TensorType, constants: ConstantStore | None, depth: int
 ) -> Content | None:
     """Run an op's reference on the content of its operands; plain numbers keep their dtype."""
-    if any(True for _ in dims_in(op.attrs)):
+    if dims_in(op.attrs):
         return None
     operands: list[npt.NDArray[Any]] = []
     for value in op.operands:

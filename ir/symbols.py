@@ -5,26 +5,36 @@ The algebra of single dims is in `ir.dims`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from tfc.ir.core import SymbolInfo
 from tfc.ir.dims import Dim, DimLike, coefficient, evaluate, substitute, symbols_of
 from tfc.ir.errors import UsageError
-from tfc.ir.types import BufferType, TensorType, Type
+from tfc.ir.types import BufferType, DType, TensorType, Type
+
+_DIMLESS = (int, float, complex, str, DType, type(None))
 
 
-def dims_in(value: Any) -> Iterator[Dim]:
-    """Yield every symbolic dim in an attribute value, a type or an attribute dataclass."""
+def dims_in(value: Any) -> list[Dim]:
+    """Return every symbolic dim in an attribute value, a type or an attribute dataclass."""
+    found: list[Dim] = []
+    _collect(value, found)
+    return found
+
+
+def _collect(value: Any, found: list[Dim]) -> None:
+    if isinstance(value, _DIMLESS):
+        return
     if isinstance(value, Dim):
-        yield value
+        found.append(value)
     elif isinstance(value, tuple):
         for item in value:
-            yield from dims_in(item)
-    elif is_dataclass(value):
-        for field in fields(value):
-            yield from dims_in(getattr(value, field.name))
+            _collect(item, found)
+    else:
+        for name in getattr(type(value), "__dataclass_fields__", ()):
+            _collect(getattr(value, name), found)
 
 
 def with_symbols(value: Any, values: Mapping[str, DimLike]) -> Any:

@@ -234,11 +234,11 @@ class Emitter:
         return self._cached(level, ("dim", whole), make)
 
     def _cached(self, level: int, key: object, make: object) -> Value:
-        with self._at(level) as scope:
-            value = scope.cache.get(key)
-            if value is None:
+        value = self.scopes[level].cache.get(key)
+        if value is None:
+            with self._at(level) as scope:
                 value = scope.cache[key] = make()  # type: ignore[operator]
-            return value
+        return value
 
     def cached_mask(self, at: DimLike, start: Value, end: Value, width: int) -> Value:
         """The mask of lanes with start + lane < end, made once for a given position `at`."""

@@ -1,4 +1,5 @@
-"""Fingerprints of what a schedule is given: equal ones mean equal kernels, before one is emitted.
+"""Fingerprints: equal ones mean equal kernels. Of what a schedule is given, before one is emitted,
+and of the loop-level code itself, where schedules of different nests come to the same.
 
 Graph values count by their place among a kernel's buffers, expressions by their structure and by
 which parts they share.
@@ -11,8 +12,9 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from tfc.ir.body import Apply, Guard, Iter, Keep, Load, Number, Position, Reduce
-from tfc.ir.core import Value
+from tfc.ir.core import Block, Function, Value
 from tfc.ir.dims import Dim
+from tfc.ir.loop.nodes import ConstAttrs, TableAttrs
 from tfc.ir.types import DType
 
 _LEAVES = (int, str, Dim, DType, Iter, type(None))
@@ -60,3 +62,33 @@ def _names(kind: type) -> tuple[str, ...]:
     if names is None:
         names = _FIELDS[kind] = tuple(field.name for field in fields(kind))
     return names
+
+
+def code_fingerprint(function: Function) -> Hashable:
+    """Return what is the same for functions with the same code; their names do not matter."""
+    parts: list[Hashable] = [*function.symbols.items()]
+    _add_block(function.block, parts, {})
+    return tuple(parts)
+
+
+def _add_block(block: Block, parts: list[Hashable], numbers: dict[Value, int]) -> None:
+    for arg in block.args:
+        numbers[arg] = len(numbers)
+        parts.append(arg.type)
+    for op in block:
+        parts.append(op.defn.name)
+        parts.append(_attributes(op.attrs))
+        parts.extend([numbers[value] for value in op.operands])
+        for region in op.regions:
+            parts.append("{")
+            _add_block(region, parts, numbers)
+            parts.append("}")
+        for result in op.results:
+            numbers[result] = len(numbers)
+
+
+def _attributes(attrs: Any) -> Hashable:
+    """Tell numbers apart that are equal but not the same: zeros of either sign."""
+    if isinstance(attrs, ConstAttrs):
+        return repr(attrs.value), attrs.dtype, attrs.lanes
+    return repr(attrs) if isinstance(attrs, TableAttrs) else attrs

@@ -11,7 +11,7 @@ from tfc.compiler.lower.compose import Access, Composer, Nest, Output
 from tfc.compiler.lower.cost import estimate
 from tfc.compiler.lower.data import Array, DataTable
 from tfc.compiler.lower.emitter import Emitter
-from tfc.compiler.lower.fingerprint import fingerprint
+from tfc.compiler.lower.fingerprint import code_fingerprint, fingerprint
 from tfc.compiler.lower.nest import NestSchedule
 from tfc.compiler.lower.normal import normalise, reductions
 from tfc.compiler.lower.plan import Plan, Planner
@@ -37,7 +37,6 @@ from tfc.ir.core import Block, Function, Module, Op, Value
 from tfc.ir.dims import DimLike, symbol, symbols_of
 from tfc.ir.loop.build import LoopBuilder
 from tfc.ir.loop.verify import THREADS
-from tfc.ir.text.printer import print_function
 from tfc.ir.types import F32, BufferType, DType, TensorType, row_major
 
 
@@ -93,7 +92,7 @@ class KernelBuilder:
         self.hints = hints
         self.winograd = winograd
         self.data = DataTable(program)
-        self._by_text: dict[str, str] = {}
+        self._by_code: dict[Hashable, str] = {}
         self._by_parts: dict[Hashable, str] = {}
         self._derived: set[Value] = set()
         self._packed: dict[object, Root] = {}
@@ -412,8 +411,8 @@ class KernelBuilder:
             schedule(emitter)
         builder.emit("return")
         function = Function(name, block, "kernel")
-        used = _symbols(function)
         main = self.storage.function.symbols
+        used = _symbols(function) if main else set()
         function.symbols = {s: main[s] for s in main if s in used}
         kernel = self._unique(function)
         if key is not None:
@@ -422,12 +421,10 @@ class KernelBuilder:
 
     def _unique(self, function: Function) -> str:
         """Add the kernel to the program unless an equal one is there; return its name."""
-        stem = function.name
-        function.name = "kernel"
-        text = print_function(function)
-        known = self._by_text.get(text)
+        code = code_fingerprint(function)
+        known = self._by_code.get(code)
         if known is None:
-            known = self._by_text[text] = f"k{len(self._by_text)}_{stem}"[:48]
+            known = self._by_code[code] = f"k{len(self._by_code)}_{function.name}"[:48]
             function.name = known
             self.program.add(function)
         return known

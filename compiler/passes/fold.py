@@ -74,9 +74,7 @@ class _Folder:
             return False
         if not all(tensor_type(result).is_static for result in op.results):
             return False
-        return next(dims_in(op.attrs), None) is None and all(
-            self._is_known(value) for value in op.operands
-        )
+        return not dims_in(op.attrs) and all(self._is_known(value) for value in op.operands)
 
     def _is_known(self, value: Value) -> bool:
         """Whether the value is a constant by now, or one of a block around this one."""

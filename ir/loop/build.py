@@ -58,13 +58,14 @@ class LoopBuilder(ScalarBuilder[Value]):
     ) -> Op:
         """Append op `name`; result types come from its rule unless given."""
         defn = LOOP_OPS[name]
-        attrs = defn.attrs() if attrs is None else attrs
+        if attrs is None:
+            attrs = nodes.NO_ATTRS if defn.attrs is nodes.NoAttrs else defn.attrs()
         if result_types is None:
-            result_types = defn.infer(tuple(value.type for value in operands), attrs)
+            result_types = defn.infer(tuple([value.type for value in operands]), attrs)
         return self.block.append(Op(defn, operands, attrs, result_types, regions, self.loc))
 
     def scalar(self, name: str, args: tuple[Value, ...], dtype: DType) -> Value:
-        attrs = nodes.ScalarAttrs(dtype if name in ("cast", "bitcast") else None)
+        attrs = nodes.ScalarAttrs(dtype) if name in ("cast", "bitcast") else nodes.PLAIN
         return self.emit(name, args, attrs).result
 
     def dtype_of(self, value: Value) -> DType:

@@ -164,6 +164,9 @@ class LoopOp:
     pure: bool = True
 
 
+# Frozen, so that all ops may share them.
+NO_ATTRS = NoAttrs()
+PLAIN = ScalarAttrs()
 LOOP_OPS: dict[str, LoopOp] = {}
 
 
@@ -183,28 +186,35 @@ def with_dtype(like: Type, dtype: DType) -> Type:
 
 
 def _scalar_infer(op: ScalarOp) -> Infer:
+    first = 1 if op.name == "select" else 0
+
     def infer(types: tuple[Type, ...], attrs: ScalarAttrs) -> tuple[Type, ...]:
-        _need(len(types) == op.arity, f"takes {op.arity} operands, not {len(types)}")
-        last = types[-1]
-        _need(isinstance(last, (ScalarType, VectorType)), f"operand is {last}, not a register")
-        assert isinstance(last, (ScalarType, VectorType))
-        _need(last.dtype.kind in op.kinds, f"does not apply to {last.dtype}")
-        first = 1 if op.name == "select" else 0
-        _need(all(t == last for t in types[first:]), "operands differ in type")
-        if op.name == "select":
-            _need(
-                types[0] in (with_dtype(last, BOOL), ScalarType(BOOL)),
-                "the condition is not bool of the operands' shape",
-            )
-        if op.result == "attr":
-            _need(attrs.dtype is not None, "has no dtype")
-            assert attrs.dtype is not None
-            same_width = op.name != "bitcast" or attrs.dtype.bits == last.dtype.bits
-            _need(same_width, f"bitcast of {last.dtype} to {attrs.dtype}")
-            return (with_dtype(last, attrs.dtype),)
-        return (with_dtype(last, BOOL) if op.result == "bool" else last,)
+        last = types[-1] if types else None
+        if len(types) != op.arity:
+            raise LoopTypeError(f"takes {op.arity} operands, not {len(types)}")
+        if not isinstance(last, (ScalarType, VectorType)):
+            raise LoopTypeError(f"operand is {last}, not a register")
+        if last.dtype.kind not in op.kinds:
+            raise LoopTypeError(f"does not apply to {last.dtype}")
+        for type in types[first:]:
+            if type is not last and type != last:
+                raise LoopTypeError("operands differ in type")
+        if first and types[0] not in (with_dtype(last, BOOL), ScalarType(BOOL)):
+            raise LoopTypeError("the condition is not bool of the operands' shape")
+        if op.result == "same":
+            return (last,)
+        return (with_dtype(last, BOOL if op.result == "bool" else _target(op, last, attrs)),)
 
     return infer
+
+
+def _target(op: ScalarOp, last: ScalarType | VectorType, attrs: ScalarAttrs) -> DType:
+    """The element type that a cast is to."""
+    if attrs.dtype is None:
+        raise LoopTypeError("has no dtype")
+    if op.name == "bitcast" and attrs.dtype.bits != last.dtype.bits:
+        raise LoopTypeError(f"bitcast of {last.dtype} to {attrs.dtype}")
+    return attrs.dtype
 
 
 for _op in SCALARS.values():
@@ -221,12 +231,15 @@ def _indexed(types: tuple[Type, ...], extra: int = 0) -> BufferType:
     """Check `buffer, index...` with `extra` operands behind, and return the buffer's type."""
     buf = _as_buffer(types[0])
     indices = types[1 : len(types) - extra]
-    _need(len(indices) == len(buf.shape), f"{len(indices)} indices into {buf}")
+    if len(indices) != len(buf.shape):
+        raise LoopTypeError(f"{len(indices)} indices into {buf}")
     return buf
 
 
 def _all_index(types: tuple[Type, ...]) -> None:
-    _need(all(t == INDEX for t in types), "an index is not i64")
+    for t in types:
+        if t is not INDEX and t != INDEX:
+            raise LoopTypeError("an index is not i64")
 
 
 def _const(types: tuple[Type, ...], attrs: ConstAttrs) -> tuple[Type, ...]:
@@ -262,8 +275,13 @@ def _load(types: tuple[Type, ...], attrs: Any) -> tuple[Type, ...]:
 def _store(types: tuple[Type, ...], attrs: Any) -> tuple[Type, ...]:
     buf = _indexed(types[1:])
     _all_index(types[2:])
-    _need(types[0] == ScalarType(buf.dtype), f"stores {types[0]} into {buf}")
+    _check_stored(types[0], ScalarType(buf.dtype), buf)
     return ()
+
+
+def _check_stored(type: Type, wanted: Type, buf: BufferType) -> None:
+    if type != wanted:
+        raise LoopTypeError(f"stores {type} into {buf}")
 
 
 def _check_mask(types: tuple[Type, ...], lanes: int, masked: bool) -> int:
@@ -283,7 +301,7 @@ def _vstore(types: tuple[Type, ...], attrs: AccessAttrs) -> tuple[Type, ...]:
     extra = _check_mask(types, attrs.lanes, attrs.masked)
     buf = _indexed(types[1:], extra)
     _all_index(types[2 : len(types) - extra])
-    _need(types[0] == VectorType(buf.dtype, attrs.lanes), f"stores {types[0]} into {buf}")
+    _check_stored(types[0], VectorType(buf.dtype, attrs.lanes), buf)
     return ()
 
 
@@ -310,7 +328,7 @@ def _scatter(types: tuple[Type, ...], attrs: GatherAttrs) -> tuple[Type, ...]:
     buf = _indexed(types[1:], extra)
     lanes = _lanes(types[2 : len(types) - extra])
     _check_mask(types, lanes, attrs.masked)
-    _need(types[0] == VectorType(buf.dtype, lanes), f"scatters {types[0]} into {buf}")
+    _check_stored(types[0], VectorType(buf.dtype, lanes), buf)
     return ()
 
 

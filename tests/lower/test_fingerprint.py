@@ -7,14 +7,15 @@ import pytest
 from tfc.compiler.build import Options
 from tfc.compiler.driver import lower_module
 from tfc.compiler.lower.emitter import Emitter
-from tfc.compiler.lower.fingerprint import fingerprint
+from tfc.compiler.lower.fingerprint import code_fingerprint, fingerprint
 from tfc.compiler.source import parse_text
 from tfc.compiler.target import parse_target
 from tfc.ir.body import Apply, Load, Number
-from tfc.ir.core import Block, Value
+from tfc.ir.core import Block, Function, Value
 from tfc.ir.dims import symbol
+from tfc.ir.loop.build import LoopBuilder
 from tfc.ir.text.printer import print_module
-from tfc.ir.types import F32, TensorType
+from tfc.ir.types import F32, TensorType, buffer
 
 LAYERS = """tfc 1 graph
 
@@ -63,6 +64,22 @@ def test_numbers_that_differ_in_bits_differ(pair: tuple[float, float]) -> None:
     x, y = (fingerprint(Number(number, F32), ()) for number in pair)
     assert x != y
     assert x == fingerprint(Number(pair[0], F32), ())
+
+
+@pytest.mark.parametrize("pair", [(0.0, -0.0), (1.0, 2.0)])
+def test_code_with_other_numbers_is_other_code(pair: tuple[float, float]) -> None:
+    x, y = (code_fingerprint(stores(number, "k")) for number in pair)
+    assert x != y
+    assert x == code_fingerprint(stores(pair[0], "another name"))
+
+
+def stores(number: float, name: str) -> Function:
+    """A kernel that stores a number."""
+    block = Block([buffer(F32, 8)])
+    b = LoopBuilder(block)
+    b.store(b.const(number, F32), block.args[0], 3)
+    b.emit("return")
+    return Function(name, block, "kernel")
 
 
 def test_equal_layers_are_emitted_once_and_the_program_is_the_same(
