@@ -101,7 +101,10 @@ def _drop_units(nest: Nest) -> Nest:
 
 
 def _split(nest: Nest) -> Nest:
-    """Split iterator i into (q, r) with i = c*q + r where indices use i // c or i % c."""
+    """Split iterator i into (q, r) with i = c*q + r where indices use i // c or i % c.
+
+    Where c is all of its extent, q is 0 and the index was i all along.
+    """
     for _ in range(16):
         found = _find_split(nest)
         if found is None:
@@ -123,7 +126,7 @@ def _find_split(nest: Nest) -> tuple[Iter, DimLike] | None:
             name = _only_symbol(arg)
             if name in iters and not (symbols_of(size) & iters.keys()):
                 extent = iters[name].extent
-                if (extent % size) == 0 and extent != size:
+                if (extent % size) == 0 and (extent != size or isinstance(size, int)):
                     return iters[name], size
     return None
 

@@ -13,7 +13,7 @@ from tfc.compiler.passman import PassContext
 from tfc.ir.body import Expr, ExprBuilder, Index, loads
 from tfc.ir.build import tensor_type
 from tfc.ir.core import Block, Module, Op, Value
-from tfc.ir.dims import Dim, DimLike, coefficient, symbols_of
+from tfc.ir.dims import Dim, DimLike, coefficient, product, symbols_of
 from tfc.ir.opdef import Kind, Trait
 from tfc.ir.ops import flow
 from tfc.ir.types import F32, Encoding
@@ -77,10 +77,10 @@ def _element(op: Op, index: tuple[Dim, ...]) -> Expr:
 
 
 def _contracted(op: Op, lanes: int) -> tuple[int, ...] | None:
-    """The order in which the axis that only the right side indexes comes last.
+    """The order in which the axes that only the right side indexes come last.
 
     A row-major left side that moves with the last axis is read in vectors as it is; then the
-    order stays where the right side's axis is too short to fill them.
+    order stays where the right side's axes are too short to fill them.
     """
     contraction = _contraction(op)
     if contraction is None or contraction.defn.body is None:  # type: ignore[attr-defined]
@@ -104,14 +104,16 @@ def _contracted(op: Op, lanes: int) -> tuple[int, ...] | None:
         for a, it in enumerate(iters)
         if it.name in used.get(w, ()) and it.name not in used.get(x, ())
     ]
-    if len(own) != 1 or own[0] == len(iters) - 1:
+    others = [a for a in range(len(iters)) if a not in own]
+    if not own or [*others, *own] == list(range(len(iters))):
         return None
     outer = _outer_value(op, x)
     if outer.encoding is None and last_steps.get(x) == 1:
-        short = isinstance(shape[own[0]], int) and shape[own[0]] < lanes
+        columns = product(shape[a] for a in own)
+        short = isinstance(columns, int) and columns < lanes
         if short and isinstance(shape[-1], int) and shape[-1] >= lanes:
             return None
-    return (*(a for a in range(len(iters)) if a != own[0]), own[0])
+    return (*others, *own)
 
 
 def _outer_value(op: Op, value: Value) -> Value:
