@@ -97,8 +97,8 @@ class _Direction:
 
     def projected(self, *extra: Value) -> Value:
         """x @ w^T, with `extra` added, for all steps at once."""
-        found = self.b.matmul(self.x, self.b.transpose(self.w, perm=(1, 0)))
         found: Value = self.b.matmul(self.x, self.b.transpose(self.w, perm=(1, 0)))
+        for value in extra:
             found = self.b.add(found, value)
         return found
 
