@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tfc.compiler import collector
 from tfc.compiler.build import Build, Options, build
 from tfc.compiler.lower.program import lower
 from tfc.compiler.passman import PassContext
@@ -23,7 +24,8 @@ WINOGRAD = "winograd"
 
 def compile_module(module: Module, options: Options) -> Build:
     """Compile a module of either level; a graph is optimised in place."""
-    return build(lower_module(module, options), options)
+    with collector.paused():
+        return build(lower_module(module, options), options)
 
 
 def lower_module(module: Module, options: Options, *, optimised: bool = False) -> Module:

@@ -6,7 +6,8 @@ import os
 import tempfile
 from collections.abc import Callable
 
-from tfc.compiler.build import Options
+from tfc.compiler import collector
+from tfc.compiler.build import Build, Options
 from tfc.compiler.driver import compile_module, print_stage
 from tfc.ir.core import Module
 from tfc.runtime.executable import Executable
@@ -20,13 +21,19 @@ def compile_in_process(
 
     It is called again for the texts of `Executable.ir`.
     """
-    build = compile_module(open_module(), options)
-    descriptor = _anonymous_file(options.name)
-    with open(descriptor, "wb", buffering=1 << 20, closefd=False) as out:
-        build.write_shared(out)
-    executable = executable_of(descriptor, options.name, build.manifest, threads)
+    # The collector comes back when no object of the compilation is left.
+    with collector.paused():
+        executable = _load(compile_module(open_module(), options), threads)
     executable.set_stages(lambda stage: print_stage(open_module(), stage, options))
     return executable
+
+
+def _load(build: Build, threads: int | None) -> Executable:
+    name = build.options.name
+    descriptor = _anonymous_file(name)
+    with open(descriptor, "wb", buffering=1 << 20, closefd=False) as out:
+        build.write_shared(out)
+    return executable_of(descriptor, name, build.manifest, threads)
 
 
 def _anonymous_file(name: str) -> int:
