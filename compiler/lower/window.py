@@ -6,12 +6,13 @@ unrolled, so that what the windows of neighbours share is loaded once. Lanes are
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tfc.compiler.lower.compose import Nest
-from tfc.compiler.lower.cost import work
+from tfc.compiler.lower.cost import estimate, work
 from tfc.compiler.lower.emitter import POSITIONS, Emitter
 from tfc.compiler.lower.nest import NestSchedule, parallel_loops
 from tfc.compiler.lower.normal import reductions
@@ -24,6 +25,7 @@ from tfc.ir.dims import (
     DimLike,
     ceildiv,
     coefficient,
+    floordiv,
     minimum,
     product,
     substitute,
@@ -40,7 +42,11 @@ TILES = {32: (4, 2), 16: (2, 2)}
 
 @dataclass(frozen=True)
 class Axis:
-    """A tiled output iterator: tiles of `size` starting at the symbol `start`."""
+    """A tiled output iterator: tiles of `size` starting at the symbol `start`.
+
+    Tiles of a static extent overlap where it does not divide, and are shared out to threads. A
+    symbolic extent is run through in one task: whole tiles, then what is left one by one.
+    """
 
     it: Iter
     size: int
@@ -48,6 +54,10 @@ class Axis:
     @property
     def start(self) -> Dim:
         return symbol(f"{self.it.name}.start")
+
+    @property
+    def is_static(self) -> bool:
+        return isinstance(self.it.extent, int)
 
     @property
     def tiles(self) -> Iter:
@@ -78,19 +88,22 @@ def match(nest: Nest, plan: Plan, target: Target) -> Window | None:
         return None
     if any(isinstance(node, Guard) for node in walk(nest.outputs[0].expr) if node is not reduce):
         return None
-    sizes = TILES.get(target.vector_registers, (2, 2))
-    tiled = _sliding(plan.rows, reduce)[-2:]
-    if not tiled:
-        return None
-    axes = []
-    for it, size in zip(tiled, sizes[-len(tiled) :], strict=True):
-        if isinstance(it.extent, int):
-            axes.append(Axis(it, min(size, it.extent)))
+    axes = _axes(_sliding(plan.rows, reduce)[-2:], *TILES.get(target.vector_registers, (2, 2)))
     if not axes:
         return None
     names = {axis.it.name for axis in axes}
     outer = tuple(it for it in plan.rows if it.name not in names)
     return Window(nest, plan, reduce, outer, tuple(axes))
+
+
+def _axes(tiled: list[Iter], high: int, wide: int) -> list[Axis]:
+    """Choose tiles: two static axes share the registers, a symbolic one only stands last."""
+    static = [it for it in tiled[:-1] if isinstance(it.extent, int)]
+    axes = [Axis(it, min(high, it.extent)) for it in static if isinstance(it.extent, int)]
+    for it in tiled[-1:]:
+        size = wide if axes else high * wide
+        axes.append(Axis(it, min(size, it.extent) if isinstance(it.extent, int) else size))
+    return axes
 
 
 def _sliding(rows: tuple[Iter, ...], reduce: Reduce) -> list[Iter]:
@@ -130,30 +143,44 @@ class WindowSchedule:
         w = self.w
         lane = w.plan.lane
         assert lane is not None
-        loops = [*w.outer, *(axis.tiles for axis in w.axes)]
+        static = [axis for axis in w.axes if axis.is_static]
+        loops = [*w.outer, *(axis.tiles for axis in static)]
         with parallel_loops(self.e, loops, self._cycles(), self.hints):
             starts = {}
-            for axis in w.axes:
+            for axis in static:
                 first = axis.tiles.dim * axis.size
                 starts[str(axis.start)] = self.e.index(minimum(first, axis.it.extent - axis.size))
             with self.e.scope(starts):
-                general = NestSchedule(self.e, w.nest, w.plan, self.target, self.hints)
-                general.lanes(lane, w.plan.width, self._tile)
+                self._run_through([axis for axis in w.axes if not axis.is_static], lane)
+
+    def _run_through(self, symbolic: list[Axis], lane: Iter) -> None:
+        """Run the tiles along an axis of symbolic extent, if there is one."""
+        general = NestSchedule(self.e, self.w.nest, self.w.plan, self.target, self.hints)
+        if not symbolic:
+            general.lanes(lane, self.w.plan.width, lambda: self._tile(self.w.axes))
+            return
+        (axis,) = symbolic
+        it = Iter(str(axis.start), axis.it.extent)
+        whole = floordiv(it.extent, axis.size) * axis.size
+        for lo, hi, size in ((0, whole, axis.size), (whole, it.extent, 1)):
+            axes = [Axis(a.it, size) if a is axis else a for a in self.w.axes]
+            with self.e.loop(it, lo, hi, size):
+                general.lanes(lane, self.w.plan.width, functools.partial(self._tile, axes))
 
     def _cycles(self) -> float:
         cycles = work(self.w.nest.outputs[0].expr, self.hints)
         for axis in self.w.axes:
-            cycles *= axis.size
+            cycles *= axis.size if axis.is_static else estimate(axis.it.extent, self.hints)
         lane = self.w.plan.lane
         extent = lane.extent if lane is not None and isinstance(lane.extent, int) else 64
         return cycles * extent / self.w.plan.width
 
-    def _tile(self) -> None:
+    def _tile(self, axes: Sequence[Axis]) -> None:
         """All outputs of a tile for one vector of channels."""
         reduce = self.w.reduce
         places = [
-            {axis.it.name: axis.start + i for axis, i in zip(self.w.axes, offsets, strict=True)}
-            for offsets in itertools.product(*(range(axis.size) for axis in self.w.axes))
+            {axis.it.name: axis.start + i for axis, i in zip(axes, offsets, strict=True)}
+            for offsets in itertools.product(*(range(axis.size) for axis in axes))
         ]
         totals = [list(self.e.initial(reduce)) for _ in places]
         for tap in itertools.product(*(range(int(it.extent)) for it in reduce.iters)):  # type: ignore[arg-type]
