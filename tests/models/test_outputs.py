@@ -25,9 +25,10 @@ from tests.models.conftest import Compiled, peer_outputs
 pytestmark = pytest.mark.models
 
 TOLERANCE = 1e-4
-# basic_pitch takes logarithms of sums that nearly cancel, so its stored outputs are not the right
-# ones to more digits: see `test_basic_pitch_is_nearer_to_the_truth_than_its_reference`.
-LIMITS = {"basic_pitch": 2e-3}
+# basic_pitch takes logarithms of long sums that nearly cancel. Its stored outputs are met only by
+# adding in their order with fused multiplications, which not every target has; see
+# `test_the_reference_of_basic_pitch_is_as_far_from_the_truth_as_any_order_is`.
+OTHER_TARGETS = {"basic_pitch": 2e-3}
 
 
 def errors(results: list[Arrays], wanted: list[Reference]) -> list[float]:
@@ -41,7 +42,7 @@ def test_default_level_computes_what_onnx_runtime_did(
     references: Callable[[str], list[Reference]],
 ) -> None:
     artifact = compiled(name)
-    assert max(errors(artifact.results, references(name))) <= LIMITS.get(name, TOLERANCE)
+    assert max(errors(artifact.results, references(name))) <= TOLERANCE
 
 
 @pytest.mark.parametrize("name", names())
@@ -74,7 +75,7 @@ def test_without_optimisation_as_well(
         results.append([executable(inputs) for inputs, _ in references(name)])
     for one, two in zip(*results, strict=True):
         assert_same(one, two)
-    assert max(errors(results[0], references(name))) <= LIMITS.get(name, TOLERANCE)
+    assert max(errors(results[0], references(name))) <= TOLERANCE
 
 
 @pytest.mark.parametrize("name", with_slow(names(SMALL, MID)))
@@ -90,7 +91,7 @@ def test_the_command_line_computes_the_same_on_one_thread(
     stored, output = scratch / "stored.npz", next(iter(wanted))
     np.savez(stored, **inputs, **{f"out.{key}": array for key, array in wanted.items()})
     tfc_command(
-        "run", model_path(name), "--threads", 1, "--rtol", LIMITS.get(name, TOLERANCE),
+        "run", model_path(name), "--threads", 1, "--rtol", TOLERANCE,
         "--input", f"@{stored}", "--expect", f"@{stored}",
         "--output", f"{output}=@{scratch / 'y.npy'}",
     )  # fmt: skip
@@ -108,7 +109,7 @@ def test_other_levels_compute_it_too(
 ) -> None:
     executable = tfc.compile(model_path(name), opt=opt, threads=2)
     results = [executable(inputs) for inputs, _ in references(name)]
-    assert max(errors(results, references(name))) <= LIMITS.get(name, TOLERANCE)
+    assert max(errors(results, references(name))) <= TOLERANCE
 
 
 @pytest.mark.slow
@@ -125,7 +126,7 @@ def test_narrower_vectors_compute_it_too(
     except tfc.TargetError as error:
         pytest.skip(str(error))
     results = [executable(inputs) for inputs, _ in references(name)]
-    assert max(errors(results, references(name))) <= LIMITS.get(name, TOLERANCE)
+    assert max(errors(results, references(name))) <= OTHER_TARGETS.get(name, TOLERANCE)
 
 
 @pytest.mark.parametrize(("batch", "length"), [(1, 1), (1, 7), (2, 128), (5, 33), (3, 200)])
@@ -157,7 +158,8 @@ def test_a_batch_of_pictures_gives_what_each_picture_gives(
     assert np.abs(alone - whole).max() <= TOLERANCE * np.abs(whole).max()
 
 
-def test_basic_pitch_is_nearer_to_the_truth_than_its_reference(
+@pytest.mark.slow
+def test_the_reference_of_basic_pitch_is_as_far_from_the_truth_as_any_order_is(
     compiled: Callable[[str], Compiled],
     model_path: Callable[[str], Path],
     references: Callable[[str], list[Reference]],
@@ -168,8 +170,8 @@ def test_basic_pitch_is_nearer_to_the_truth_than_its_reference(
     ours = {
         name: array.astype(np.float64) for name, array in compiled("basic_pitch").results[0].items()
     }
-    assert largest_error(stored, truth) > TOLERANCE
-    assert largest_error(ours, truth) < 1.1 * largest_error(stored, truth)
+    assert largest_error(stored, truth) > 10 * TOLERANCE
+    assert largest_error(ours, truth) < OTHER_TARGETS["basic_pitch"]
 
 
 def evaluated_in_doubles(path: Path, inputs: Arrays) -> Arrays:

@@ -17,9 +17,6 @@ from tfc.ir.text.printer import print_module
 
 pytestmark = pytest.mark.models
 
-# Text of tens of thousands of lines takes its time, and the kinds of kernels in it are others' too.
-HEAVY = ("ddddocr_det_yolox", "yolo_like")
-
 
 @pytest.mark.parametrize("name", names())
 def test_graph_text_comes_back_byte_for_byte(name: str, model_path: Callable[[str], Path]) -> None:
@@ -44,9 +41,7 @@ def test_graph_text_compiles_to_the_same_outputs(
     check_outputs(library, compiled(name), references(name))
 
 
-@pytest.mark.parametrize(
-    "name", with_slow([name for name in names(SMALL, MID) if name not in HEAVY])
-)
+@pytest.mark.parametrize("name", with_slow([*names(SMALL, MID), "vit_s16"]))
 def test_loop_text_comes_back_and_compiles_to_the_same_outputs(
     name: str,
     scratch: Path,
