@@ -15,7 +15,7 @@ from tfc.ir.control import Next, Round, Scanned
 from tfc.ir.control import loop as build_loop
 from tfc.ir.core import Block, Value
 from tfc.ir.dims import DimLike, maximum
-from tfc.ir.errors import ModelError
+from tfc.ir.errors import ModelError, UnsupportedError
 from tfc.ir.opdef import OPS, NoAttrs
 from tfc.ir.types import BOOL, I64, TensorType
 
@@ -154,11 +154,20 @@ def _loop(ctx: Context) -> Results:
     starts = True if loop.start is None else _truth(ctx, loop.start)
     if starts is False:
         most = 0
-    with _region(ctx, Block([TensorType(I64, ()), *map(tensor_type, loop.inits)])) as block:
-        values = _round(ctx, loop, block.args[0], block.args[1:])
-        again = _scalar(ctx, values[0], "the condition")
-        following, stacked = _split(loop, values)
-        fits = _same_types(ctx, loop.inits, following)
+    try:
+        with _region(ctx, Block([TensorType(I64, ()), *map(tensor_type, loop.inits)])) as block:
+            values = _round(ctx, loop, block.args[0], block.args[1:])
+            again = _scalar(ctx, values[0], "the condition")
+            following, stacked = _split(loop, values)
+            fits = _same_types(ctx, loop.inits, following)
+    except UnsupportedError:
+        # A round whose number is known may be possible.
+        for value in (loop.limit, loop.start):
+            if value is not None:
+                ctx.importer.want(value)
+        if starts is not True or not isinstance(most, int) or most > MAX_UNROLLED:
+            raise
+        return _unrolled(ctx, loop, most)
     endless = starts is True and _truth(ctx, again) is True
     if starts is True and not endless and (most is None or isinstance(most, int)):
         body = Body(block, block.args[1:], again, following)
@@ -285,7 +294,7 @@ def _is_fixed(ctx: Context) -> bool:
 
 
 def _unrolled(ctx: Context, loop: _Loop, trips: DimLike | None) -> Results:
-    """Write out every round: the carried values have other types each time."""
+    """Write out every round: what it computes has other types each time."""
     if not isinstance(trips, int) or trips > MAX_UNROLLED:
         raise ctx.unsupported("a carried value changes its shape from round to round")
     carried, rows = loop.inits, []
@@ -293,6 +302,11 @@ def _unrolled(ctx: Context, loop: _Loop, trips: DimLike | None) -> Results:
         values = _round(ctx, loop, ctx.b.constant(i, I64), carried)
         carried, row = _split(loop, values)
         rows.append(row)
+        more = _truth(ctx, values[0])
+        if more is None:
+            raise ctx.unsupported("a round changes shapes, and the data decides how often it runs")
+        if not more:
+            break
     results: list[Value | None] = [
         ctx.x(2 + i) if place is None else carried[place] for i, place in enumerate(loop.places)
     ]
