@@ -255,6 +255,10 @@ class Context:
         """Whether the node's result at `position` has a name."""
         return position < len(self.node.output) and bool(self.node.output[position])
 
+    def declared(self, position: int) -> tuple[int | None, ...] | None:
+        """The shape that the model states for the node's result, None for what it leaves open."""
+        return self.importer.declared(self.node.output[position]) if self.uses(position) else None
+
     def refuse_outputs_from(self, position: int) -> None:
         """Refuse a node that names results other than the first ones."""
         for i in range(position, len(self.node.output)):
@@ -310,10 +314,6 @@ class Context:
     def reals(self, name: str) -> tuple[float, ...] | None:
         value = self._attr(name, _FLOATS)
         return None if value is None else tuple(float(n) for n in value)
-
-    def strings(self, name: str) -> tuple[str, ...] | None:
-        value = self._attr(name, _STRINGS)
-        return None if value is None else tuple(map(_text, value))
 
     def strings(self, name: str) -> tuple[str, ...] | None:
         value = self._attr(name, _STRINGS)

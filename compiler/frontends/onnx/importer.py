@@ -148,6 +148,18 @@ class Importer:
             found = self._values[name] = self._constant(found, name)
         return found
 
+    def declared(self, name: str) -> tuple[int | None, ...] | None:
+        """Return the shape that the model states for `name`, None for a dim that is no number."""
+        graph = self.source.graph
+        for proto in (*graph.output, *graph.value_info):
+            if proto.name == name and proto.type.tensor_type.HasField("shape"):
+                dims = proto.type.tensor_type.shape.dim
+                return tuple(
+                    dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else None
+                    for dim in dims
+                )
+        return None
+
     def needed(self, name: str) -> bool:
         """Whether a node that takes part, or an output, reads `name`."""
         return name in self._reads

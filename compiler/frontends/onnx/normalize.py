@@ -294,18 +294,6 @@ def _dynamic_quantize(ctx: Context) -> Results:
     return found
 
 
-def _integer_product(ctx: Context) -> Results:
-    x, y = ctx.cast(ctx.x(0), I32), ctx.cast(ctx.x(1), I32)
-    if ctx.has(2):
-        zero = ctx.cast(_one_number(ctx, ctx.x(2)), I32)
-        if tensor_type(zero).rank == 1:
-            zero = ctx.reshape(zero, (*tensor_type(zero).shape, 1))
-        x = ctx.b.sub(x, zero)
-    if ctx.has(3):
-        y = ctx.b.sub(y, ctx.cast(_one_number(ctx, ctx.x(3)), I32))
-    return _product(ctx, x, y)
-
-
 RULES: dict[str, tuple[Rule, ...]] = {
     "BatchNormalization": (Rule(_batch_norm, ignores=("momentum",)),),
     "DequantizeLinear": (Rule(_dequantize),),
@@ -319,7 +307,6 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "LogSoftmax": _softmax("log_softmax"),
     "LpNormalization": (Rule(_lp_norm),),
     "MatMul": (Rule(_matmul),),
-    "MatMulInteger": (Rule(_integer_product),),
     "MeanVarianceNormalization": (Rule(_mean_variance),),
     "QuantizeLinear": (Rule(_quantize),),
     "RMSNormalization": (Rule(_rms_norm, since=23, ignores=("stash_type",)),),

@@ -7,6 +7,8 @@ from tfc.compiler.frontends.onnx import (
     einsum,
     elementwise,
     flow,
+    indexing,
+    integer,
     movement,
     normalize,
     recurrent,
@@ -27,6 +29,8 @@ FAMILIES = (
     create,
     flow,
     recurrent,
+    integer,
+    indexing,
 )
 
 RULES: dict[str, tuple[Rule, ...]] = {}

@@ -119,14 +119,20 @@ def _biased(ctx: Context, y: Value) -> Value:
 
 
 def _conv(ctx: Context) -> Results:
-    x, w = ctx.x(0), ctx.x(1)
-    window = _window(ctx, ctx.shape(1)[2:])
-    pads = window.resolved(ctx.shape()[2:])
+    return _biased(ctx, convolution(ctx, ctx.x(0), ctx.x(1)))
+
+
+def convolution(ctx: Context, x: Value, w: Value) -> Value:
+    """The convolution that the node's attributes say, without a bias."""
+    shape, weights = tensor_type(x).shape, tensor_type(w).shape
+    window = _window(ctx, weights[2:])
+    pads = window.resolved(shape[2:])
     fixed = _fixed(pads)
     if fixed is None:
         x, fixed = _spatial(pads, None, ctx, x), _no_pads(len(pads))
     groups = ctx.integer("group", 1)
-    ctx.equate(ctx.shape()[1], ctx.shape(1)[1] * groups)
+    if len(weights) > 1:
+        ctx.equate(shape[1], weights[1] * groups)
     y: Value = ctx.b.conv(
         x,
         w,
@@ -135,7 +141,7 @@ def _conv(ctx: Context) -> Results:
         dilations=window.dilations,
         groups=groups,
     )
-    return _biased(ctx, y)
+    return y
 
 
 def _conv_transpose(ctx: Context) -> Results:
