@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,13 +18,12 @@ from tfc.compiler.cache import Cache, default_directory
 from tfc.compiler.codegen.abi import MESSAGES, Signature, abi_text
 from tfc.compiler.codegen.emit import text_key
 from tfc.compiler.codegen.header import header_text
-from tfc.compiler.codegen.kernel import kernel_text
 from tfc.compiler.codegen.main import main_text
 from tfc.compiler.codegen.pool import POOL_LIBC_SYMBOLS, pool_module
 from tfc.compiler.codegen.support import support_module
 from tfc.compiler.codegen.whole import LLVMLITE_VERSION, whole_assembly, whole_text
-from tfc.compiler.codegen.workers import emit_objects
 from tfc.compiler.constants import table_blob, table_of
+from tfc.compiler.emission import Emission
 from tfc.compiler.link.archive import write_archive
 from tfc.compiler.link.elf import SHF_EXECINSTR, ObjectFile
 from tfc.compiler.link.files import write_atomically
@@ -170,19 +169,40 @@ class Build:
         }
 
 
+def start(options: Options) -> Emission:
+    """Begin with the code that does not depend on the program."""
+    emission = Emission(options.target, min(options.opt, 2), options.jobs, Cache(options.cache))
+    for text in _common_texts(options).values():
+        emission.add(text)
+    return emission
+
+
+def _common_texts(options: Options) -> dict[str, str]:
+    triple = options.target.triple
+    texts = {"support": support_module(triple)}
+    if options.threads:
+        texts["pool"] = pool_module(options.prefix, triple)
+    return texts
+
+
 def build(program: Module, options: Options) -> Build:
     """Generate the code of a loop-level program."""
+    with start(options) as emission:
+        return finish(program, options, emission)
+
+
+def finish(program: Module, options: Options, emission: Emission) -> Build:
+    """Generate what code of a program is not under way, and wait for the rest."""
     target, prefix = options.target, options.prefix
     table = table_of(program)
     kernels = [f for f in program.functions.values() if f.kind == "kernel"]
-    texts = {kernel.name: kernel_text(kernel, target) for kernel in kernels}
+    texts = {kernel.name: emission.kernel(kernel) for kernel in kernels}
     texts[f"{prefix}_main"] = main_text(
         program, target, prefix, table.offsets, profile=options.profile
     )
-    texts["support"] = support_module(target.triple)
-    if options.threads:
-        texts["pool"] = pool_module(prefix, target.triple)
-    objects = _objects(list(texts.values()), options)
+    texts |= _common_texts(options)
+    progress = partial(options.progress, "generate code")
+    objects = emission.objects(texts.values(), progress)
     manifest = _manifest(program, options, texts, table.size)
     if options.profile:
         manifest["profile"] = [
@@ -194,33 +214,8 @@ def build(program: Module, options: Options) -> Build:
     texts["abi"] = abi_text(
         program.main, target, prefix, _encoded(manifest), has_constants=bool(program.data)
     )
-    objects += _objects([texts["abi"]], options)
+    objects += emission.objects([texts["abi"]], progress)
     return Build(program, options, texts, objects, manifest)
-
-
-def _objects(texts: Sequence[str], options: Options) -> list[bytes]:
-    """Return the texts' objects, from the cache or anew."""
-    cache = Cache(options.cache)
-    keys = [text_key(text, options.target, _llvm_level(options)) for text in texts]
-    found = {key: cache.get(key) for key in keys}
-    missing = {key: text for key, text in zip(keys, texts, strict=True) if found[key] is None}
-    finished: set[int] = set()
-
-    def done(position: int) -> None:
-        finished.add(position)
-        options.progress("generate code", len(finished), len(missing))
-
-    emitted = emit_objects(
-        list(missing.values()), options.target, _llvm_level(options), options.jobs, done
-    )
-    for key, data in zip(missing, emitted, strict=True):
-        found[key] = data
-        cache.put(key, data)
-    return [found[key] or b"" for key in keys]
-
-
-def _llvm_level(options: Options) -> int:
-    return min(options.opt, 2)
 
 
 def _encoded(manifest: Mapping[str, Any]) -> bytes:

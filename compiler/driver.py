@@ -5,15 +5,16 @@ Knows no front end and no files; a module of either level may come in.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from tfc.compiler import collector
-from tfc.compiler.build import Build, Options, build
+from tfc.compiler.build import Build, Options, finish, start
 from tfc.compiler.lower.program import lower
 from tfc.compiler.passman import PassContext
 from tfc.compiler.pipeline import run
-from tfc.ir.core import Module, SymbolInfo
+from tfc.ir.core import Function, Module, SymbolInfo
 from tfc.ir.errors import UsageError
+from tfc.ir.loop.verify import verify_function
 from tfc.ir.text.printer import print_module
 from tfc.ir.verify import verify
 
@@ -24,26 +25,44 @@ WINOGRAD = "winograd"
 
 def compile_module(module: Module, options: Options) -> Build:
     """Compile a module of either level; a graph is optimised in place."""
-    with collector.paused():
-        return build(lower_module(module, options), options)
+    with collector.paused(), start(options) as emission:
+        program = lower_module(module, options, made=emission.kernel)
+        return finish(program, options, emission)
 
 
-def lower_module(module: Module, options: Options, *, optimised: bool = False) -> Module:
-    """Return the loop-level program of a module, which may be one already."""
+def lower_module(
+    module: Module,
+    options: Options,
+    *,
+    optimised: bool = False,
+    made: Callable[[Function], object] | None = None,
+) -> Module:
+    """Return the loop-level program of a module, which may be one already.
+
+    made: told each kernel as soon as it is lowered and verified.
+    """
     if module.level == "loop":
         verify(module)
         return module
     if not optimised:
         optimise(module, options)
     options.progress("lower", 0, 1)
+
+    def finished(program: Module, kernel: Function) -> None:
+        if options.verify:
+            verify_function(program, kernel)
+        if made is not None:
+            made(kernel)
+
     program = lower(
         module,
         options.target,
         hints(module.main.symbols),
         winograd=options.opt > 0 and WINOGRAD not in options.passes.get("disabled", ()),
+        made=finished,
     )
     if options.verify:
-        verify(program)
+        verify_function(program, program.main)
     return program
 
 

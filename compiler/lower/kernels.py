@@ -63,6 +63,9 @@ class Group:
         return Group("_".join(dict.fromkeys(kinds)) or "copy", inner, outer, pairs)
 
 
+Made = Callable[[Module, Function], None]
+
+
 @dataclass(frozen=True)
 class Step:
     """A call to make: kernel name, the places of its arguments, how many of them it writes."""
@@ -76,6 +79,7 @@ class KernelBuilder:
     """Makes the kernels of one program; equal kernels are made once.
 
     winograd: 3x3 convolutions may be computed in fewer products, at a larger rounding error.
+    made: called with the program and each new kernel of it, which does not change any more.
     """
 
     def __init__(
@@ -92,6 +96,7 @@ class KernelBuilder:
         self.hints = hints
         self.winograd = winograd
         self.data = DataTable(program)
+        self.made: Made | None = None
         self._by_code: dict[Hashable, str] = {}
         self._by_parts: dict[Hashable, str] = {}
         self._derived: set[Value] = set()
@@ -427,6 +432,8 @@ class KernelBuilder:
             known = self._by_code[code] = f"k{len(self._by_code)}_{function.name}"[:48]
             function.name = known
             self.program.add(function)
+            if self.made is not None:
+                self.made(self.program, function)
         return known
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from tfc.compiler.lower.items import Branch, Call, Demand, Item, Repeat, Scalar
-from tfc.compiler.lower.kernels import Group, KernelBuilder, Step
+from tfc.compiler.lower.kernels import Group, KernelBuilder, Made, Step
 from tfc.compiler.lower.main import MainWriter
 from tfc.compiler.lower.storage import (
     CHECK,
@@ -32,15 +32,22 @@ RECURSION_LIMIT = 20_000
 
 
 def lower(
-    module: Module, target: Target, hints: Mapping[str, int], *, winograd: bool = True
+    module: Module,
+    target: Target,
+    hints: Mapping[str, int],
+    *,
+    winograd: bool = True,
+    made: Made | None = None,
 ) -> Module:
     """Return the loop-level program of a graph module whose ops all have bodies.
 
-    hints: likely values of the symbols. winograd: as for `KernelBuilder`.
+    hints: likely values of the symbols. winograd, made: as for `KernelBuilder`.
     Raises UnsupportedError and CompileError.
     """
     with _deep_recursion():
-        return ProgramBuilder(module, target, hints, winograd).build()
+        builder = ProgramBuilder(module, target, hints, winograd)
+        builder.kernels.made = made
+        return builder.build()
 
 
 @contextmanager

@@ -39,6 +39,11 @@ def verify_loop(module: Module, after: str = "") -> None:
         checker.loop_function(function)
 
 
+def verify_function(module: Module, function: Function, after: str = "") -> None:
+    """Check one function of a loop-level module that need not be complete. Raises VerifyError."""
+    LoopChecker(module, after).loop_function(function)
+
+
 class LoopChecker(Checker):
     """The rules of the loop level."""
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.driver.programs import WEIGHTS, scale_program
+from tfc.compiler import emission
 from tfc.compiler.build import Options, build, c_identifier
 from tfc.compiler.codegen import workers
 from tfc.compiler.codegen.host import host_target
@@ -48,7 +49,7 @@ def test_a_shared_object_computes(options: Options, tmp_path: Path, threads: boo
 
 def test_a_second_build_emits_nothing(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:
     first = build(scale_program(), options)
-    monkeypatch.setattr(workers, "emit_object", _refuse)
+    monkeypatch.setattr(emission, "emit_object", _refuse)
     assert build(scale_program(), options).objects == first.objects
 
 
