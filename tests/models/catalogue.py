@@ -83,6 +83,13 @@ def stored_references(folder: Path, name: str) -> list[Reference]:
     return found
 
 
+def save_arrays(path: Path, arrays: Arrays) -> None:
+    """Write an .npz file."""
+    # Newer numpy has an option beside the names, which no array here is called like.
+    write: Any = np.savez
+    write(path, **arrays)
+
+
 def largest_error(got: Mapping[str, Array], wanted: Mapping[str, Array]) -> float:
     """Return the greatest error of any output, relative to its largest expected value."""
     assert got.keys() == wanted.keys()

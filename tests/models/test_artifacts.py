@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import tfc
-from tests.models.catalogue import MID, SMALL, Arrays, Reference, assert_same, names
+from tests.models.catalogue import MID, SMALL, Arrays, Reference, assert_same, names, save_arrays
 from tests.models.conftest import Compiled
 from tests.support import ROOT
 from tfc.compiler.codegen.pool import POOL_LIBC_SYMBOLS
@@ -43,7 +43,7 @@ print(json.dumps([
 
 def run_elsewhere(library: Path, inputs: Arrays, scratch: Path, threads: int) -> Arrays:
     """Return what a new process computes, which may import nothing of the compiler."""
-    np.savez(scratch / "in.npz", **inputs)
+    save_arrays(scratch / "in.npz", inputs)
     command = [
         sys.executable, "-c", LOAD_AND_RUN, str(library), str(scratch / "in.npz"),
         str(scratch / "out.npz"), str(threads),

@@ -18,6 +18,7 @@ from tests.models.catalogue import (
     assert_same,
     largest_error,
     names,
+    save_arrays,
     with_slow,
 )
 from tests.models.conftest import Compiled, peer_outputs
@@ -89,7 +90,7 @@ def test_the_command_line_computes_the_same_on_one_thread(
 ) -> None:
     (inputs, wanted), result = references(name)[0], compiled(name).results[0]
     stored, output = scratch / "stored.npz", next(iter(wanted))
-    np.savez(stored, **inputs, **{f"out.{key}": array for key, array in wanted.items()})
+    save_arrays(stored, inputs | {f"out.{key}": array for key, array in wanted.items()})
     tfc_command(
         "run", model_path(name), "--threads", 1, "--rtol", TOLERANCE,
         "--input", f"@{stored}", "--expect", f"@{stored}",
