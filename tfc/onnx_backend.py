@@ -114,11 +114,16 @@ class TfcBackend(Backend):  # type: ignore[misc]
 
     @classmethod
     def is_compatible(cls, model: ModelProto, device: str = "CPU", **kwargs: Any) -> bool:
-        """Whether every node of the model has a rule."""
+        """Whether the model can be imported, as far as that is known without its inputs' values."""
+        if not cls.supports_device(device):
+            return False
         try:
-            return cls.supports_device(device) and not front_end.check(model)
+            front_end.load(model)
+        except front_end.ValueNeeded:
+            return True
         except TfcError:
             return False
+        return True
 
     @classmethod
     def prepare(cls, model: ModelProto, device: str = "CPU", **kwargs: Any) -> TfcRep:

@@ -30,20 +30,28 @@ class ArtifactProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def run(self, path: Path, inputs: Sequence[Any]) -> list[Any]:
+        """Run an artifact. Fails where the process has imported any of the compiler."""
+        outputs, error = self._ask((str(path), list(inputs)))
+        assert not error, error
+        found: list[Any] = outputs
+        return found
+
+    def loaded(self) -> set[str]:
+        """Return the names of the modules that the process has imported."""
+        return set(self._ask(("", []))[0])
+
+    def _ask(self, question: tuple[str, list[Any]]) -> Any:
         process = self._running()
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            pickle.dump((str(path), list(inputs)), process.stdin)
+            pickle.dump(question, process.stdin)
             process.stdin.flush()
-            outputs, error = pickle.load(process.stdout)
+            return pickle.load(process.stdout)
         except (EOFError, BrokenPipeError):
             code = process.wait()
             self._process = None
             raise AssertionError(f"the artifact ended its process with code {code}") from None
-        assert not error, error
-        found: list[Any] = outputs
-        return found
 
     def close(self) -> None:
         if self._process is not None:
