@@ -40,6 +40,7 @@ class Settings:
     target: str = "native"
     mcpu: str | None = None
     opt: int = 2
+    dtype: str = "f32"
     dims: tuple[str, ...] = ()
     shapes: tuple[str, ...] = ()
     constants: Path | None = None
@@ -60,6 +61,9 @@ _COMPILE = [
     click.option("--mcpu", metavar="LEVEL", help="The level within --target's architecture."),
     click.option("-O", "opt", type=click.IntRange(0, 3), default=2, show_default=True,
                  help="Optimisation level."),
+    click.option("--dtype", type=click.Choice(("f32", "bf16")), default="f32", show_default=True,
+                 help="What operands of matrix products and convolutions are rounded to; sums "
+                 "stay f32."),
     click.option("--dim", "dims", multiple=True, metavar="NAME=SIZE|LO..HI",
                  help="Fix or bound a dynamic dim: batch=8, batch=1..64, batch=1.."),
     click.option("--shape", "shapes", multiple=True, metavar="INPUT=1x3x224x224",
@@ -187,7 +191,7 @@ def pass_settings(settings: Settings) -> dict[str, Any]:
 def options_for(settings: Settings, name: str, *, threads: bool) -> Iterator[Options]:
     """Give the compile options, with a progress line while they are in use."""
     from tfc.cli.report import Progress
-    from tfc.compiler.build import Options
+    from tfc.compiler.build import Options, precision
     from tfc.compiler.codegen.host import resolve_target
     from tfc.runtime.cores import usable_cores
 
@@ -203,6 +207,7 @@ def options_for(settings: Settings, name: str, *, threads: bool) -> Iterator[Opt
             target,
             name=name,
             opt=settings.opt,
+            dtype=precision(settings.dtype),
             threads=threads,
             jobs=usable_cores(),
             passes=pass_settings(settings),

@@ -34,6 +34,7 @@ from tfc.compiler.version import VERSION
 from tfc.ir.core import Module, ops_of
 from tfc.ir.dims import DimLike
 from tfc.ir.errors import UsageError
+from tfc.ir.types import BF16, F32, DType
 from tfc.runtime.artifact import FORMAT_VERSION
 
 LIBRARY_SUFFIXES = (".so", ".o", ".a")
@@ -48,12 +49,23 @@ def _silent(stage: str, done: int, total: int) -> None:
     pass
 
 
+# What operands of matrix products and convolutions may be rounded to.
+PRECISIONS = {dtype.name: dtype for dtype in (F32, BF16)}
+
+
+def precision(name: str) -> DType:
+    """Return the element type that `Options.dtype` may be by its name."""
+    if name not in PRECISIONS:
+        raise UsageError(f"dtype is {name!r}: it must be {' or '.join(PRECISIONS)}")
+    return PRECISIONS[name]
+
+
 @dataclass(frozen=True)
 class Options:
     """How to compile.
 
     name: what the artifact is called; C names begin with `prefix`. threads: with a thread pool.
-    profile: calls of kernels are timed. jobs: processes that generate code. passes: further
+    dtype: what operands of matrix products and convolutions are rounded to: f32 or bf16. profile: calls of kernels are timed. jobs: processes that generate code. passes: further
     settings of the pass context. cache: where objects are kept, or None. progress: told
     (stage, done, total).
     """
@@ -61,6 +73,7 @@ class Options:
     target: Target
     name: str = "model"
     opt: int = 2
+    dtype: DType = F32
     threads: bool = True
     profile: bool = False
     jobs: int = 1

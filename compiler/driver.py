@@ -76,7 +76,9 @@ def pass_context(options: Options) -> PassContext:
     """Return what the pass manager is told."""
     settings = dict(options.passes)
     settings["disabled"] = set(settings.get("disabled", ())) - {WINOGRAD}
-    return PassContext(options.target, options.opt, verify=options.verify, **settings)
+    return PassContext(
+        options.target, options.opt, verify=options.verify, dtype=options.dtype, **settings
+    )
 
 
 def hints(symbols: Mapping[str, SymbolInfo]) -> dict[str, int]:

@@ -18,6 +18,7 @@ from tfc.ir.attrs import ConstRef
 from tfc.ir.core import Module, ops_of
 from tfc.ir.errors import CompileError, UsageError, VerifyError
 from tfc.ir.text.printer import print_module
+from tfc.ir.types import F32, DType
 from tfc.ir.verify import verify
 
 
@@ -27,6 +28,7 @@ class PassContext:
 
     disabled: names of passes and rules. print_after: names of passes, or `all`.
     bisect: how many rewrites optional passes may make. dump_dir: gets the module after each pass.
+    dtype: what operands of matrix products and convolutions are rounded to.
     hits counts rewrites by rule or pass; times has seconds by pass.
     """
 
@@ -41,6 +43,7 @@ class PassContext:
     bisect: int | None = None
     verify: bool = True
     fast_math: bool = False
+    dtype: DType = F32
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     hits: Counter[str] = field(default_factory=Counter)
     times: dict[str, float] = field(default_factory=dict)

@@ -20,6 +20,7 @@ from tfc.compiler.passes.fold_scale import (
 )
 from tfc.compiler.passes.fuse import fuse
 from tfc.compiler.passes.layout import layout
+from tfc.compiler.passes.lower_precision import lower_precision
 from tfc.compiler.passes.simplify import SIMPLIFICATIONS, simplify
 from tfc.compiler.passman import Pass, PassContext, make_table, run_passes
 from tfc.ir.core import Module
@@ -91,6 +92,14 @@ PASSES = make_table(
             after={"fold-again": "folded constants may be equal", "simplify-again": "so may ops"},
         ),
         Pass("dce", dce, min_opt=0, after={"fold-dims": "arithmetic on shapes is left unused"}),
+        Pass(
+            "lower-precision",
+            lower_precision,
+            min_opt=0,
+            after={
+                "dce": "an unused user would keep a value in f32",
+            },
+        ),
         Pass(
             "fuse",
             fuse,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tfc.compiler.build import Options
+from tfc.compiler.build import Options, precision
 from tfc.compiler.codegen.host import missing_features, resolve_target
 from tfc.compiler.source import Dims, open_module, parse_text, specialise
 from tfc.compiler.target import Target
@@ -35,6 +35,7 @@ def compile(
     target: str | Target = "native",
     threads: int | None = None,
     opt: int = 2,
+    dtype: str = "f32",
     dims: Dims = None,
     name: str | None = None,
     constants: str | os.PathLike[str] | None = None,
@@ -45,6 +46,8 @@ def compile(
     and `inputs` are tensors of `tfc.placeholder` and what was computed from them.
     target: native, or a level such as avx2. threads: how many a call may use; by default all
     cores of this process; 1 leaves the thread pool out of the artifact. opt: 0 to 3.
+    dtype: bf16 rounds the operands of matrix products and convolutions by constants to bf16;
+    sums and all else stay f32.
     dims: for a dynamic dim by name, a size, or bounds (lo, hi), hi may be None.
     name: what the artifact is called. constants: where the data of IR text is.
     """
@@ -53,6 +56,7 @@ def compile(
         native(target),
         name=name or _name_of(model),
         opt=_checked_level(opt),
+        dtype=precision(dtype),
         threads=threads != 1,
         jobs=usable_cores(),
     )

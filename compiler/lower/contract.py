@@ -366,10 +366,19 @@ def multiply_add(
     return following
 
 
+@dataclass(frozen=True)
+class Dots:
+    """group: steps of a `dot`. steps: how many there are, of which the last may not fill one."""
+
+    group: int
+    steps: int
+
+
 class ContractionSchedule:
     """Emits the register-blocked kernel of a contraction.
 
     packed: the right side is in panels; otherwise it is read where it lies, contiguous in n.
+    dots: where the innermost iterator counts groups of steps, each of them one `dot`.
     """
 
     def __init__(
@@ -380,6 +389,7 @@ class ContractionSchedule:
         hints: Mapping[str, int],
         packed: bool,
         streamed: bool,
+        dots: Dots | None = None,
     ) -> None:
         self.e = emitter
         self.b = emitter.b
@@ -388,6 +398,7 @@ class ContractionSchedule:
         self.hints = hints
         self.packed = packed
         self.streamed = streamed
+        self.dots = dots
         self.panel = panel_of(c.n, tile.block)
         padding = [Iter(f"unit{i}", 1) for i in range(2)]
         tiled = [*padding, *c.rows][-2:]
@@ -427,8 +438,14 @@ class ContractionSchedule:
     def _sets(self, size: int) -> int:
         """How many sets of accumulators take turns over the innermost reduced iterator."""
         sets = max(1, min(MAX_SETS, CHAINS // size))
-        extent = self.c.reduced[-1].extent
+        extent = self._full_steps()
         return sets if not isinstance(extent, int) or extent >= 2 * sets else 1
+
+    def _full_steps(self) -> DimLike:
+        """Iterations of the innermost iterator that are not a group left unfilled."""
+        if self.dots is not None:
+            return self.dots.steps // self.dots.group
+        return self.c.reduced[-1].extent
 
     def _starts(self, axis: int, size: int) -> list[Value]:
         """The iterator values of a tile along one axis. The last tile overlaps its neighbour."""
@@ -468,7 +485,8 @@ class ContractionSchedule:
         """Steps of the innermost iterator, in turns where there are several sets."""
         size = len(lefts) * self.tile.vectors
         sets = len(carried) // size
-        full = floordiv(it.extent, sets) * sets
+        steps = self._full_steps()
+        full = floordiv(steps, sets) * sets
         with self.e.loop(it, 0, full, sets, carried) as (values, following):
             base = self.e.index(it.dim)
             for turn in range(sets):
@@ -476,17 +494,51 @@ class ContractionSchedule:
                 with self.e.scope({it.name: at}):
                     own = values[turn * size : (turn + 1) * size]
                     following.extend(self._step(lefts, own))
-        if full == it.extent:
-            return values
-        with self.e.loop(it, full, it.extent, 1, values[:size]) as (rest, following):
-            following.extend(self._step(lefts, rest))
-        return [*rest, *values[size:]]
+        if full != steps:
+            with self.e.loop(it, full, steps, 1, values[:size]) as (rest, following):
+                following.extend(self._step(lefts, rest))
+            values = [*rest, *values[size:]]
+        if self.dots is not None and self.dots.steps % self.dots.group:
+            with self.e.scope({it.name: self.e.index(steps)}):
+                rest = self._dot(lefts, values[:size], self.dots.steps % self.dots.group)
+            values = [*rest, *values[size:]]
+        return values
+
+    def _dot(self, lefts: list[Value], carried: list[Value], count: int) -> list[Value]:
+        """One `dot` of every accumulator with groups of which the first `count` steps are there."""
+        rights = [self._right(v) for v in range(self.tile.vectors)]
+        offset = self._left_offset()
+        following: list[Value] = []
+        for i, left in enumerate(lefts):
+            wide = self._left_group(left, offset, count)
+            for j, right in enumerate(rights):
+                following.append(self.b.dot(wide, right, carried[i * len(rights) + j]))
+        return following
+
+    def _left_group(self, left: Value, offset: Value, count: int) -> Value:
+        """A group of the left side, repeated over the lanes."""
+        assert self.dots is not None
+        group = self.dots.group
+        if count == group:
+            found = self.b.vload(left, [offset], group)
+        else:
+            found = self.b.const(0, VectorType(self.c.left.load.dtype, group))
+            for k in range(count):
+                found = self.b.insert(
+                    self.b.load(left, self.b.add(offset, self.e.index(k))), found, k
+                )
+        return self.b.shuffle(found, found, tuple(range(group)) * self.tile.lanes)
+
+    def _left_offset(self) -> Value:
+        origin = substitute(self.c.left.address, {it.name: 0 for it in self.c.reduced})
+        return self.e.index(self.c.left.address - origin)
 
     def _step(self, lefts: list[Value], carried: list[Value]) -> list[Value]:
         """One multiply-add of every accumulator."""
+        if self.dots is not None:
+            return self._dot(lefts, carried, self.dots.group)
         rights = [self._right(v) for v in range(self.tile.vectors)]
-        origin = substitute(self.c.left.address, {it.name: 0 for it in self.c.reduced})
-        offset = self.e.index(self.c.left.address - origin)
+        offset = self._left_offset()
         column = [self.b.cast(self.b.load(left, offset), self.c.left.dtype) for left in lefts]
         return multiply_add(self.b, column, rights, carried)
 
@@ -496,10 +548,13 @@ class ContractionSchedule:
         if self.packed:
             column = column_of(self.c.n, self.tile.block)
             address = substitute(self.c.right.address, {column.name: first})
+            group = self.dots.group if self.dots is not None else 1
             if self.streamed:
-                ahead = address + PREFETCH_STEPS * self.tile.block
+                ahead = address + PREFETCH_STEPS * self.tile.block * group
                 self.b.prefetch(buf, self.e.index(ahead))
-            value = self.b.vload(buf, [self.e.index(address)], self.tile.lanes)
+            value = self.b.vload(buf, [self.e.index(address)], self.tile.lanes * group)
+            if self.dots is not None:
+                return value
         else:
             address = substitute(self.c.right.address, {self.c.n.name: self._column(vector)})
             mask = self._mask(vector)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from tfc.compiler.lower import contract, staging, window, winograd
+from tfc.compiler.lower import contract, narrow, staging, window, winograd
 from tfc.compiler.lower.compose import Access, Composer, Nest, Output
 from tfc.compiler.lower.cost import estimate
 from tfc.compiler.lower.data import Array, DataTable
@@ -32,6 +32,7 @@ from tfc.compiler.lower.storage import (
 )
 from tfc.compiler.lower.winograd_kernel import Memory, WinogradSchedule
 from tfc.compiler.target import Target
+from tfc.ir.arrays import decode
 from tfc.ir.body import Expr, Load, Number, rewrite, walk
 from tfc.ir.core import Block, Function, Module, Op, Value
 from tfc.ir.dims import DimLike, symbol, symbols_of
@@ -215,9 +216,9 @@ class KernelBuilder:
         places: dict[Value, Place] = {}
         steps: list[Step] = []
         packed = True
+        dots: contract.Dots | None = None
         if place.root.kind is RootKind.CONSTANT:
-            value, places[value] = self._packed_constant(c, tile, place)
-            c = contract.with_packed_right(c, value, tile.block)
+            c, dots, value, places[value] = self._packed_constant(c, tile, place)
         elif contract.is_contiguous(c):
             packed = False
         else:
@@ -228,13 +229,13 @@ class KernelBuilder:
         written = [output.value for output in c.nest.outputs]
 
         def schedule(e: Emitter) -> None:
-            contract.ContractionSchedule(e, c, tile, self.hints, packed, streamed).emit()
+            contract.ContractionSchedule(e, c, tile, self.hints, packed, streamed, dots).emit()
 
         reads = _reads(c.nest, skip=right if packed else None)
         for side in (c.left.load.value, c.right.load.value):
             if side not in reads:
                 reads.append(side)
-        parts = (c, tile, packed, streamed)
+        parts = (c, tile, packed, streamed, dots)
         steps.append(self._function(name, reads, written, places, [schedule], parts))
         return steps
 
@@ -249,7 +250,7 @@ class KernelBuilder:
         if conv is None:
             return None
         flat = self.data.array_of(place.root)[_int(place.offset) :]
-        weights = winograd.weights_of(conv, flat)
+        weights = winograd.weights_of(conv, decode(flat, c.right.load.dtype))
         plan = winograd.make_plan(conv, weights, self.target, self.hints)
         if plan is None:
             return None
@@ -280,9 +281,21 @@ class KernelBuilder:
 
     def _packed_constant(
         self, c: contract.Contraction, tile: contract.Tile, place: Place
-    ) -> tuple[Value, Place]:
+    ) -> tuple[contract.Contraction, contract.Dots | None, Value, Place]:
+        """The contraction of packed constants, in groups of steps where one `dot` takes them."""
         flat = self.data.array_of(place.root)[_int(place.offset) :]
-        return self._constant(contract.pack_constant(c, tile.block, flat), c.right.load.dtype)
+        packed = contract.pack_constant(c, tile.block, flat)
+        standing = Value(TensorType(c.right.load.dtype, (packed.size,)), Block(), 0, "packed")
+        whole = contract.collapse_reduced(contract.with_packed_right(c, standing, tile.block))
+        group = narrow.dot_group(whole, tile, self.target)
+        dots: contract.Dots | None = None
+        if group:
+            dots = contract.Dots(group, _int(whole.reduced[-1].extent))
+            packed = narrow.group_constant(packed, dots.steps, group, tile.block)
+            whole = narrow.grouped(whole, group, tile.block)
+        value, at = self._constant(packed, c.right.load.dtype)
+        load = replace(whole.right.load, value=value)
+        return replace(whole, right=replace(whole.right, load=load)), dots, value, at
 
     def _constant(self, array: Array, dtype: DType) -> tuple[Value, Place]:
         value = Value(TensorType(dtype, (array.size,)), Block(), 0, "packed")

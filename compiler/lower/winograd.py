@@ -21,7 +21,7 @@ from tfc.ir.body import Iter, Load
 from tfc.ir.dims import DimLike, ceildiv, product, substitute
 from tfc.ir.loop.numeric import compute
 from tfc.ir.loop.scalar import ScalarBuilder
-from tfc.ir.types import F32, DType
+from tfc.ir.types import BF16, F32, DType
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
@@ -158,7 +158,9 @@ class Convolution:
 
 def match(c: Contraction) -> Convolution | None:
     """Recognise a convolution with 3x3 taps, distance 1 and channels innermost."""
-    f32 = all(side.dtype == side.load.dtype == F32 for side in (c.left, c.right))
+    f32 = all(
+        side.dtype == F32 and side.load.dtype in (F32, BF16) for side in (c.left, c.right)
+    )
     if not f32 or c.batch or c.reduce.dtype != F32:
         return None
     c = _split_taps(c)
@@ -286,8 +288,12 @@ def _extent(it: Iter) -> int:
 def make_plan(
     conv: Convolution, weights: Array, target: Target, hints: Mapping[str, int]
 ) -> Plan | None:
-    """Choose the largest form that is exact enough and has tiles enough; None for neither."""
-    for form in (F4, F2):
+    """Choose the largest form that is exact enough and has tiles enough; None for neither.
+
+    F(2x2) saves less than a `dot` of narrow elements, where there is one.
+    """
+    dots = target.dot_lanes(conv.contraction.left.load.dtype) > 0
+    for form in (F4,) if dots else (F4, F2):
         tiles = _tiles(conv, form)
         count = estimate(tiles, hints)
         if count >= LEAST_TILES and error_of(form, weights) <= TRIAL_LIMIT:

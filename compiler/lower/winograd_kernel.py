@@ -161,7 +161,7 @@ class WinogradSchedule:
             row = self._pixel_base + self.tile.dim * plan.pitch
             with self.e.loop(channel, step=lanes):
                 loaded = [
-                    self.b.vload(source, [self.e.index(origin + first)], lanes)
+                    self.b.cast(self.b.vload(source, [self.e.index(origin + first)], lanes), F32)
                     for origin in origins
                 ]
                 for i, value in enumerate(both_axes(self.b, plan.form.inputs, loaded)):

@@ -150,7 +150,22 @@ class _Group:
             found = self._candidates()
             joined = next((op for op in found if self._join(op)), None)
             if joined is None and not self._join_through_views():
-                return
+                break
+        if self.heavy is not None:
+            self._take_casts(self.heavy)
+
+    def _take_casts(self, heavy: Op) -> None:
+        """Take in what widens the operands of a contraction: its loop reads narrow elements.
+
+        Nothing may join after that: a cast's operand has another shape than the domain.
+        """
+        for value in heavy.operands:
+            op = value.op
+            if op is None or op.block is not self.root.block or op.name != "cast":
+                continue
+            source, own = tensor_type(op.operands[0]).dtype, tensor_type(value).dtype
+            if source.bits < own.bits and all(user is heavy for user in value.users):
+                self.members[op] = _Space()
 
     def _candidates(self) -> list[Op]:
         found: dict[Op, None] = {}

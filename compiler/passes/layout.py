@@ -98,7 +98,7 @@ def _contracted(op: Op, lanes: int) -> tuple[int, ...] | None:
             if isinstance(entry, (int, Dim)):
                 names |= symbols_of(entry)
                 last_steps[load.value] = coefficient(entry, iters[-1].name)
-    x, w = contraction.operands[:2]
+    x, w = (_source(operand, op) for operand in contraction.operands[:2])
     own = [
         a
         for a, it in enumerate(iters)
@@ -114,6 +114,13 @@ def _contracted(op: Op, lanes: int) -> tuple[int, ...] | None:
         if short and isinstance(shape[-1], int) and shape[-1] >= lanes:
             return None
     return (*others, *own)
+
+
+def _source(value: Value, op: Op) -> Value:
+    """What a value is cast from inside the group of `op`, or the value itself."""
+    while value.op is not None and value.op.name == "cast" and value.op.block in op.regions:
+        value = value.op.operands[0]
+    return value
 
 
 def _outer_value(op: Op, value: Value) -> Value:

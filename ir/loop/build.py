@@ -160,6 +160,10 @@ class LoopBuilder(ScalarBuilder[Value]):
         """Reduce the lanes by add, mul, min, max, and, or; a balanced tree, so deterministic."""
         return self.emit("reduce", (vector,), nodes.ReduceAttrs(kind)).result
 
+    def dot(self, x: Value, y: Value, total: Value) -> Value:
+        """total + the products of neighbouring lanes of x and y; see `nodes.DOTS`."""
+        return self.emit("dot", (x, y, total)).result
+
     def tail_mask(self, start: Value, end: Value, lanes: int) -> Value:
         """The mask of lanes with start + lane < end."""
         left = self.splat(self.sub(end, start), lanes)

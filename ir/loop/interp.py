@@ -191,6 +191,13 @@ def _shuffle(machine: Machine, op: Op, args: list[Any], values: Values) -> Seque
     return (np.concatenate(args)[list(op.attrs.mask)],)
 
 
+def _dot(machine: Machine, op: Op, args: list[Any], values: Values) -> Sequence[Any]:
+    x, y, total = args
+    dtype = total.dtype
+    products = x.astype(dtype).reshape(total.size, -1) * y.astype(dtype).reshape(total.size, -1)
+    return (total + products.sum(axis=1, dtype=dtype),)
+
+
 def _reduce(machine: Machine, op: Op, args: list[Any], values: Values) -> Sequence[Any]:
     """Halves meet lane by lane; lanes left over by odd halves are joined last."""
     dtype = _element(op.result.type)
@@ -352,6 +359,7 @@ RULES: dict[str, Rule] = {
     "extract": _extract,
     "insert": _insert,
     "shuffle": _shuffle,
+    "dot": _dot,
     "reduce": _reduce,
     "load": _load,
     "store": _store,

@@ -13,9 +13,14 @@ from tfc.ir.attrs import AttrValue, Dense
 from tfc.ir.dims import DimLike
 from tfc.ir.loop.scalar import SCALARS, ScalarOp
 from tfc.ir.types import (
+    BF16,
     BOOL,
+    F32,
+    I8,
+    I32,
     I64,
     INDEX,
+    U8,
     BufferType,
     DType,
     ScalarType,
@@ -266,6 +271,22 @@ def _shuffle(types: tuple[Type, ...], attrs: ShuffleAttrs) -> tuple[Type, ...]:
     return (VectorType(_vector(types[0]).dtype, len(attrs.mask)),)
 
 
+# What `dot` multiplies and adds up: element types of both factors, and of the sums.
+DOTS: dict[tuple[DType, DType], DType] = {(BF16, BF16): F32, (U8, I8): I32}
+
+
+def _dot(types: tuple[Type, ...], attrs: Any) -> tuple[Type, ...]:
+    """Neighbouring lanes of the factors, as many as fill a sum's width, go to one sum."""
+    x, y, total = (_vector(type) for type in types)
+    _need(x.lanes == y.lanes, "the factors differ in lanes")
+    found = DOTS.get((x.dtype, y.dtype))
+    _need(found is not None, f"does not multiply {x.dtype} by {y.dtype}")
+    assert found is not None
+    sums = VectorType(found, x.lanes * x.dtype.bits // found.bits)
+    _need(total == sums, f"adds products of {x} to {total}, not to {sums}")
+    return (total,)
+
+
 def _load(types: tuple[Type, ...], attrs: Any) -> tuple[Type, ...]:
     buf = _indexed(types)
     _all_index(types[1:])
@@ -387,6 +408,10 @@ _register(LoopOp("shuffle", _shuffle, ShuffleAttrs))
 _register(
     LoopOp("reduce", lambda types, attrs: (ScalarType(_vector(types[0]).dtype),), ReduceAttrs)
 )
+# total + the products of each lane's pair (bf16) or four (u8 by i8); only for targets with an
+# instruction for it. Sums of bf16 are rounded in the target's order, which may flush denormals;
+# those of integers wrap.
+_register(LoopOp("dot", _dot))
 # Memory
 _register(LoopOp("load", _load, pure=False))
 _register(LoopOp("store", _store, pure=False))

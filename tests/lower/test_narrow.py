@@ -1,0 +1,124 @@
+"""bf16 operands: what the pass rounds, and that `dot` kernels compute it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tfc
+from tests.codegen.harness import Kernel
+from tfc.compiler.codegen.host import host_target
+from tfc.compiler.codegen.kernel import kernel_text
+from tfc.compiler.lower.program import lower
+from tfc.compiler.passman import PassContext
+from tfc.compiler.pipeline import run
+from tfc.compiler.target import parse_target
+from tfc.graph import Graph
+from tfc.ir import arrays
+from tfc.ir.core import Block, Function, Module
+from tfc.ir.errors import CompileError, UsageError
+from tfc.ir.loop.build import LoopBuilder
+from tfc.ir.loop.interp import run_kernel
+from tfc.ir.types import BF16, F32, I8, I32, U8, BufferType
+
+Array = Any
+WITH_DOT = parse_target("avx512,+avx512bf16,+avx512vnni")
+
+
+def rounded(x: Array) -> Array:
+    return arrays.decode(arrays.encode(x, BF16), BF16).astype(np.float64)
+
+
+def product(rows: int, depth: int, columns: int) -> tuple[Graph, Array, Array]:
+    generator = np.random.default_rng(depth)
+    x = generator.standard_normal((rows, depth), dtype=np.float32)
+    w = generator.standard_normal((depth, columns), dtype=np.float32)
+    source = tfc.placeholder((rows, depth), "f32", name="x")
+    return Graph.of({"y": source @ w}, [source]), x, w
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 64, 48), (7, 33, 40), (28, 128, 100), (5, 3, 16), (16, 9, 5)]
+)
+@pytest.mark.parametrize("target", ["native", "avx2"])
+def test_products_add_up_rounded_operands_in_f32(shape: tuple[int, int, int], target: str) -> None:
+    graph, x, w = product(*shape)
+    got = tfc.compile(graph, dtype="bf16", target=target, threads=1)({"x": x})["y"]
+    wanted = rounded(x) @ rounded(w)
+    assert np.abs(got - wanted).max() <= 1e-5 * np.abs(wanted).max()
+    assert np.abs(got - x @ w).max() > 1e-5 * np.abs(wanted).max()
+
+
+def program_of(dtype: Any, target: Any) -> Module:
+    graph, _, _ = product(8, 64, 64)
+    module = graph.copy()
+    run(module, PassContext(target=target, dtype=dtype))
+    return lower(module, target, {})
+
+
+def ops_in(module: Module) -> set[str]:
+    return {op.name for f in module.functions.values() for op in f.block.walk()}
+
+
+def test_dot_is_chosen_by_the_feature_and_the_asked_type() -> None:
+    assert "dot" in ops_in(program_of(BF16, WITH_DOT))
+    assert "dot" not in ops_in(program_of(BF16, parse_target("avx512")))
+    assert "dot" not in ops_in(program_of(F32, WITH_DOT))
+
+
+def test_another_dtype_is_refused() -> None:
+    graph, _, _ = product(1, 8, 8)
+    with pytest.raises(UsageError, match="f32 or bf16"):
+        tfc.compile(graph, dtype="f16")
+
+
+def dot_function(x_type: Any, y_type: Any, sum_type: Any, group: int) -> Function:
+    lanes = 16
+    sizes = (lanes * group, lanes * group, lanes)
+    types = [
+        BufferType(dtype, (size,), (1,))
+        for dtype, size in zip((x_type, y_type, sum_type), sizes, strict=True)
+    ]
+    block = Block(types, ["x", "y", "total"])
+    b = LoopBuilder(block)
+    x, y, total = (b.vload(arg, [0], size) for arg, size in zip(block.args, sizes, strict=True))
+    b.vstore(b.dot(x, y, total), block.args[2], [0])
+    b.emit("return")
+    return Function("kernel", block, "kernel")
+
+
+def test_a_target_without_the_feature_refuses_dot() -> None:
+    function = dot_function(BF16, BF16, F32, 2)
+    with pytest.raises(CompileError, match="no dot"):
+        kernel_text(function, parse_target("avx512"))
+    assert "dpbf16ps" in kernel_text(function, WITH_DOT)
+    assert "vpdpbusd" in kernel_text(dot_function(U8, I8, I32, 4), WITH_DOT)
+
+
+@pytest.mark.parametrize(
+    ("x_type", "y_type", "sum_type", "group"), [(BF16, BF16, F32, 2), (U8, I8, I32, 4)]
+)
+def test_dot_computes_what_the_interpreter_does(
+    x_type: Any, y_type: Any, sum_type: Any, group: int
+) -> None:
+    if not host_target().dot_lanes(x_type):
+        pytest.skip("this machine has no such instruction")
+    generator = np.random.default_rng(group)
+    if x_type == BF16:
+        x, y = (arrays.encode(generator.standard_normal(32).astype(np.float32), BF16) for _ in "xy")
+    else:
+        x = generator.integers(0, 256, 64).astype(np.uint8)
+        y = generator.integers(-128, 128, 64).astype(np.int8)
+    function = dot_function(x_type, y_type, sum_type, group)
+    runners = (
+        Kernel(function, host_target()),
+        lambda *args: run_kernel(function, args, {}),
+    )
+    totals = []
+    for run_it in runners:
+        total = np.arange(16).astype(arrays.numpy_dtype(sum_type))
+        run_it(x.copy(), y.copy(), total)
+        totals.append(total)
+    np.testing.assert_allclose(totals[0], totals[1], rtol=1e-6 if group == 2 else 0, atol=1e-6)
