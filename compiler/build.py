@@ -65,7 +65,8 @@ class Options:
     """How to compile.
 
     name: what the artifact is called; C names begin with `prefix`. threads: with a thread pool.
-    dtype: what operands of matrix products and convolutions are rounded to: f32 or bf16. profile: calls of kernels are timed. jobs: processes that generate code. passes: further
+    dtype: what operands of matrix products and convolutions are rounded to.
+    profile: calls of kernels are timed. jobs: processes that generate code. passes: further
     settings of the pass context. cache: where objects are kept, or None. progress: told
     (stage, done, total).
     """
