@@ -207,8 +207,8 @@ def _loop_results(
         require(found.again == CONDITION_TYPE, f"the region's condition is {found.again}")
     for i, (before, after) in enumerate(zip(parts.carried, found.carried, strict=True)):
         require(before == after, f"carries {before}, but yields {after} as value {i}")
-    assert attrs.trips is not None or not found.stacked
-    stacked = [TensorType(t.dtype, (attrs.trips or 0, *t.shape)) for t in found.stacked]
+    rows: DimLike = 0 if attrs.trips is None else attrs.trips
+    stacked = [TensorType(t.dtype, (rows, *t.shape)) for t in found.stacked]
     return [*parts.carried, *stacked]
 
 
