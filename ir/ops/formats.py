@@ -196,7 +196,9 @@ def _pack_ref(x: Array, *, format: DType, saturate: bool, rounding: str) -> Arra
     tie_stays = f.top % 2 == 0
     over = (size > limit) | ((size == limit) & (not tie_stays))
     if not saturate and (f.infinity is not None or f.nan is not None):
-        found = np.where(over, f.infinity if f.infinity is not None else f.nan, found)
+        code = f.infinity if f.infinity is not None else f.nan
+        assert code is not None
+        found = np.where(over, code, found)
     signed = np.where(np.signbit(x) & ~(f.unsigned_zero & (found == 0)), found | f.sign, found)
     nan = f.sign if f.nan is None else f.nan
     return np.where(np.isnan(x), _nan_code(f, nan, x), signed).astype(np.uint8)

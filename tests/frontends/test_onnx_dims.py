@@ -311,11 +311,10 @@ def test_if_on_a_known_condition_takes_its_branch() -> None:
     assert [op.name for op in load(model).main.block] == ["abs", "return"]
 
 
-def test_if_on_data_is_unsupported() -> None:
+def test_if_on_data_becomes_an_if() -> None:
     model = make_model(
         [node("If", ["c"], ["y"], then_branch=branch("Exp"), else_branch=branch("Abs"))],
         [value_info("x", floats(2)), value_info("c", np.array(True))],
         ["y"],
     )
-    with pytest.raises(UnsupportedError, match="condition 'c' depends on the data"):
-        load(model)
+    assert [op.name for op in load(model).main.block] == ["if", "return"]

@@ -12,7 +12,7 @@ from tfc.compiler.frontends.onnx.table import RULES
 
 ALL = [*CASES, *MORE]
 # With graphs of their own in test_onnx_dims, and declared results in test_onnx_counts.
-ELSEWHERE = {"If", "Compress", "NonZero", "Unique"}
+ELSEWHERE = {"If", "Loop", "Scan", "RNN", "GRU", "LSTM", "Compress", "NonZero", "Unique"}
 
 
 @pytest.mark.parametrize("case", ALL, ids=[f"{i}-{case}" for i, case in enumerate(ALL)])
