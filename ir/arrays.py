@@ -86,10 +86,13 @@ def decode(array: Array, dtype: DType) -> Array:
 
 
 def encode(array: Array, dtype: DType) -> Array:
-    """Return `array` in the memory form of `dtype`; floats round half to even to bf16."""
+    """Return `array` in the memory form of `dtype`; floats round half to even to bf16.
+
+    uint16 as bf16 is in memory form already.
+    """
     if array.dtype.name in _FROM_ML_DTYPES and _FROM_ML_DTYPES[array.dtype.name] == dtype:
         return array.view(numpy_dtype(dtype))
-    if dtype != BF16:
+    if dtype != BF16 or array.dtype == np.uint16:
         return np.asarray(array, numpy_dtype(dtype))
     bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16

@@ -87,7 +87,9 @@ class GraphBuilder:
     def constant(self, value: Any, dtype: DType | None = None, name: str = "") -> Value:
         """A constant from anything numpy takes; large ones go to the store by hash."""
         array = np.asarray(value) if dtype is None else arrays.make(value, dtype)
-        result: Value = self.op("constant", **arrays.constant_attrs(array, self.constants)).result
+        result: Value = self.op(
+            "constant", **arrays.constant_attrs(array, self.constants, dtype)
+        ).result
         result.name = name
         return result
 

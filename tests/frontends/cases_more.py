@@ -6,7 +6,7 @@ import numpy as np
 from onnx import TensorProto
 
 from tests.frontends.cases import Case
-from tests.frontends.support import Array, floats
+from tests.frontends.support import Array, floats, one_node, reference
 
 X = floats(3, 4)
 
@@ -102,4 +102,99 @@ def _convolved(image: Array, kernel: Array) -> Array:
     return found
 
 
-MORE = [*_storage(), *_positions(), *_integers()]
+def _images() -> list[Case]:
+    image, grid = floats(2, 3, 5, 6), floats(2, 4, 3, 2, seed=1, lo=-1.3, hi=1.3)
+    pooled, kernel = floats(1, 2, 2, 2, lo=0.1), {"kernel_shape": [2, 2], "strides": [2, 2]}
+    places = np.array([[[[5, 7], [13, 8]], [[16, 22], [28, 31]]]])
+    unpooled = np.zeros(32, np.float32)
+    unpooled[places.reshape(-1)] = pooled.reshape(-1)
+    regions = np.array([[0, 0, 4, 3], [1, 1, 5, 4], [-3, 0, 2, 2]], np.float32)
+    rois = [image, regions, np.array([0, 1, 0])]
+    bins = {"output_height": 2, "output_width": 3, "sampling_ratio": 2, "spatial_scale": 0.8}
+    deformed = [floats(1, 2, 4, 4), floats(2, 2, 2, 2), floats(1, 8, 3, 3, lo=-1, hi=1)]
+    masked = [*deformed, floats(2), floats(1, 4, 3, 3, lo=0)]
+    norm = np.abs(image) ** 3
+    return [
+        *(Case("GridSample", [image, grid], {"mode": mode, "padding_mode": padding,
+                                             "align_corners": align}, opset=20)
+          for mode in ("nearest", "linear", "cubic")
+          for padding in ("zeros", "border", "reflection") for align in (0, 1)),
+        Case("GridSample", [image, grid], {"mode": "bilinear"}, opset=16,
+             expected=reference(*one_node("GridSample", [image, grid], {"mode": "linear"}, 20))),
+        Case("RoiAlign", rois, bins, opset=16),
+        Case("RoiAlign", rois, {**bins, "mode": "max"}, opset=16),
+        Case("RoiAlign", rois, bins, opset=10, expected=reference(*one_node(
+            "RoiAlign", rois, {**bins, "coordinate_transformation_mode": "output_half_pixel"}, 16
+        ))),
+        Case("DeformConv", deformed, opset=19),
+        Case("DeformConv", masked, opset=22),
+        Case("MaxUnpool", [pooled, places], kernel, expected=[unpooled.reshape(1, 2, 4, 4)]),
+        Case("MaxPool", [image], {"kernel_shape": [2, 3], "strides": [1, 2]}, outputs=2),
+        Case("MaxPool", [image], {"kernel_shape": [2, 2], "storage_order": 1}, outputs=2,
+             expected=_positions_by_columns(image)),
+        Case("Col2Im", [floats(1, 12, 4), np.array([3, 3]), np.array([2, 2])], constant=[1, 2]),
+        Case("Col2Im", [floats(1, 4, 9), np.array([5, 5]), np.array([2, 2])],
+             {"dilations": [2, 2]}, constant=[1, 2]),
+        Case("LpPool", [image], {"kernel_shape": [2, 3], "p": 3}, opset=18),
+        Case("LpPool", [image], {"kernel_shape": [2, 2], "pads": [1, 1, 1, 1]}, opset=11,
+             expected=reference(*one_node("LpPool", [image], {"kernel_shape": [2, 2],
+                                                              "pads": [1, 1, 1, 1]}, 18))),
+        Case("GlobalLpPool", [image], {"p": 3},
+             expected=[norm.sum((2, 3), keepdims=True) ** (1 / 3)]),
+    ]  # fmt: skip
+
+
+def _positions_by_columns(image: Array) -> list[Array]:
+    """Of windows of 2 by 2: their maxima, and where these are when columns lie one by one."""
+    n, c, h, w = image.shape
+    values, found = [], []
+    for i, j in np.ndindex(2, 2):
+        values.append(image[:, :, i : h - 1 + i, j : w - 1 + j])
+        at = np.add.outer(np.arange(i, h - 1 + i), h * np.arange(j, w - 1 + j))
+        first = (np.arange(n * c) * h * w).reshape(n, c, 1, 1)
+        found.append(first + at)
+    best = np.argmax(values, 0)[None]
+    return [np.max(values, 0), np.take_along_axis(np.array(found), best, 0)[0]]
+
+
+def _signals() -> list[Case]:
+    real, complex_ = floats(2, 6, 1), floats(2, 6, 2)
+    signal, window = floats(1, 16, 1), floats(6, lo=0.1)
+    scalars = [np.int64(8), np.int64(32), np.int64(8000), np.float32(0), np.float32(4000)]
+    half = floats(2, 4, 2)
+    half[:, [0, 3], 1] = 0
+    return [
+        Case("DFT", [real], {"axis": 1}, opset=17),
+        Case("DFT", [complex_, None, np.array(1)], opset=20, constant=[2]),
+        Case("DFT", [complex_, np.array(8), np.array(1)], opset=20, constant=[1, 2],
+             expected=[_pairs(np.fft.fft(complex_[..., 0] + 1j * complex_[..., 1], 8, 1))]),
+        Case("DFT", [complex_, np.array(4), np.array(1)], {"inverse": 1}, opset=20,
+             constant=[1, 2],
+             expected=[_pairs(np.fft.ifft(complex_[..., 0] + 1j * complex_[..., 1], 4, 1))]),
+        Case("DFT", [real], {"axis": 1, "onesided": 1}, opset=17,
+             expected=[_pairs(np.fft.rfft(real[..., 0], axis=1))]),
+        Case("DFT", [half], {"onesided": 1, "inverse": 1}, opset=20,
+             expected=[np.fft.irfft(half[..., 0] + 1j * half[..., 1], axis=1)[..., None]]),
+        Case("DFT", [floats(4, 3, 2)], {"axis": 0}, opset=19),
+        Case("STFT", [signal, np.int64(3), window], opset=17, constant=[1],
+             expected=[_stft(signal, 3, window)]),
+        Case("STFT", [signal, np.int64(4), None, np.int64(8)], {"onesided": 0}, opset=17,
+             constant=[1, 3], expected=[_stft(signal, 4, np.ones(8, np.float32), full=True)]),
+        Case("MelWeightMatrix", scalars, constant=[0, 1, 2, 3, 4]),
+        Case("CumProd", [X, np.array(1)], opset=26, constant=[1], expected=[np.cumprod(X, 1)]),
+        Case("CumProd", [X, np.array(0)], {"reverse": 1}, opset=26, constant=[1],
+             expected=[np.cumprod(X[::-1], 0)[::-1]]),
+    ]  # fmt: skip
+
+
+def _pairs(x: Array) -> Array:
+    return np.stack([x.real, x.imag], -1)
+
+
+def _stft(signal: Array, step: int, window: Array, full: bool = False) -> Array:
+    starts = range(0, signal.shape[1] - window.size + 1, step)
+    frames = np.stack([signal[:, s : s + window.size, 0] * window for s in starts], 1)
+    return _pairs(np.fft.fft(frames) if full else np.fft.rfft(frames))
+
+
+MORE = [*_storage(), *_positions(), *_integers(), *_images(), *_signals()]

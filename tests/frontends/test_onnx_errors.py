@@ -252,10 +252,11 @@ def test_unknown_attribute_is_unsupported() -> None:
 
 def test_result_that_has_no_rule_is_unsupported_only_where_used() -> None:
     image = value_info("x", floats(1), (1, 1, 4, 4))
-    pool = node("MaxPool", ["x"], ["y", "i"], name="pool", kernel_shape=[2, 2])
-    load(make_model([pool], [image], ["y"]))
-    with pytest.raises(UnsupportedError, match=r"node 'pool' \(MaxPool\): its result 1"):
-        load(make_model([pool], [image], ["y", "i"]))
+    channel = dict.fromkeys("sbmv", floats(1, lo=0.5))
+    norm = node("BatchNormalization", ["x", *channel], ["y", "mean"], name="norm")
+    load(make_model([norm], [image], ["y"], 9, channel))
+    with pytest.raises(UnsupportedError, match=r"node 'norm' \(BatchNormalization\): its result 1"):
+        load(make_model([norm], [image], ["y", "mean"], 9, channel))
 
 
 def test_strings_are_unsupported() -> None:

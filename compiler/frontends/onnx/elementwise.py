@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tfc.compiler.frontends.onnx.context import Context, Results, Rule
 from tfc.compiler.frontends.onnx.tensors import dtype_from
 from tfc.ir.build import tensor_type
@@ -161,9 +163,10 @@ def _identity(ctx: Context) -> Results:
 def _dropout(ctx: Context) -> Results:
     """Inference: every element is kept."""
     if ctx.has(2):
-        training = ctx.const(2)
-        if training is None or bool(training.any()):
-            raise ctx.unsupported("training mode; False is supported")
+        training, ratio = ctx.const(2), ctx.const(1) if ctx.has(1) else np.array(0.5)
+        keeps_all = ratio is not None and not ratio.any()
+        if not keeps_all and (training is None or bool(training.any())):
+            raise ctx.unsupported("training mode; False is supported, or a ratio of 0")
     mask = ctx.b.full(ctx.shape(), True, BOOL) if ctx.uses(1) else None
     return ctx.x(), mask
 

@@ -387,7 +387,11 @@ def _trilu(ctx: Context) -> Results:
 
 def _one_hot(ctx: Context) -> Results:
     """values[1] where the index along the new axis is the element, else values[0]."""
-    depth = ctx.dims(1, "depth")
+    given = ctx.const(1)
+    if given is not None and given.dtype.kind == "f" and given.size == 1:
+        depth: Shape = (int(given.reshape(())),)
+    else:
+        depth = ctx.dims(1, "depth")
     if len(depth) != 1:
         raise ctx.malformed(f"depth holds {len(depth)} numbers")
     if isinstance(depth[0], int) and depth[0] < 0:

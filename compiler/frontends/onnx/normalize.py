@@ -48,17 +48,42 @@ def _equate_channels(ctx: Context) -> None:
 
 
 def _batch_norm(ctx: Context) -> Results:
+    training = ctx.flag("training_mode", ctx.opset < 7 and not ctx.flag("is_test"))
+    momentum = ctx.real("momentum", 0.9)
+    if not ctx.flag("spatial", True):
+        raise ctx.unsupported("spatial=0")
+    if training and ctx.opset >= 14:
+        return _trained_norm(ctx, momentum)
     ctx.refuse_outputs_from(1)
-    if ctx.flag("training_mode", ctx.opset < 7 and not ctx.flag("is_test")) or not ctx.flag(
-        "spatial", True
-    ):
-        raise ctx.unsupported("training_mode=1 or spatial=0")
+    if training:
+        raise ctx.unsupported(f"training in opset {ctx.opset}")
     operands = [ctx.x(i) for i in range(5)]
     dtype = tensor_type(operands[0]).dtype
     _equate_channels(ctx)
     operands = [ctx.cast(x, dtype) for x in operands]
     found: Value = ctx.b.batch_norm(*operands, eps=ctx.real("epsilon", 1e-5))
     return found
+
+
+def _trained_norm(ctx: Context, momentum: float) -> Results:
+    """Normalise by the batch's own statistics; the running ones move towards them."""
+    _equate_channels(ctx)
+    x, dtype, rank = ctx.x(0), ctx.type().dtype, ctx.type().rank
+    axes = tuple(axis for axis in range(rank) if axis != 1)
+    mean = ctx.b.reduce_mean(x, axes=axes, keepdims=True)
+    centred = ctx.b.sub(x, mean)
+    variance = ctx.b.reduce_mean(ctx.b.mul(centred, centred), axes=axes, keepdims=True)
+    channels = ctx.shape(1)
+    found = [ctx.reshape(mean, channels), ctx.reshape(variance, channels)]
+    scale, bias = (ctx.cast(ctx.x(i), dtype) for i in (1, 2))
+    y = ctx.b.batch_norm(x, scale, bias, *found, eps=ctx.real("epsilon", 1e-5))
+    moved = []
+    for position, new in zip((3, 4), found, strict=True):
+        old = ctx.x(position)
+        kept = ctx.b.mul(old, ctx.scalar(momentum, old))
+        share = ctx.b.mul(ctx.cast(new, tensor_type(old).dtype), ctx.scalar(1 - momentum, old))
+        moved.append(ctx.b.add(kept, share))
+    return [y, *moved]
 
 
 def _instance_norm(ctx: Context) -> Results:
@@ -295,7 +320,7 @@ def _dynamic_quantize(ctx: Context) -> Results:
 
 
 RULES: dict[str, tuple[Rule, ...]] = {
-    "BatchNormalization": (Rule(_batch_norm, ignores=("momentum",)),),
+    "BatchNormalization": (Rule(_batch_norm),),
     "DequantizeLinear": (Rule(_dequantize),),
     "DynamicQuantizeLinear": (Rule(_dynamic_quantize),),
     "Gemm": (Rule(_gemm),),

@@ -36,23 +36,27 @@ def _arg(name: str) -> tuple[Rule, ...]:
     return (Rule(build),)
 
 
-def _cumsum(ctx: Context) -> Results:
-    given = ctx.ints_of(1, "axis")
-    if len(given) != 1:
-        raise ctx.malformed(f"axis holds {len(given)} numbers")
-    found: Value = ctx.b.cumsum(
-        ctx.x(),
-        axis=ctx.axis(given[0], ctx.type().rank),
-        exclusive=ctx.flag("exclusive"),
-        reverse=ctx.flag("reverse"),
-    )
-    return found
+def _scan(name: str) -> tuple[Rule, ...]:
+    def build(ctx: Context) -> Results:
+        given = ctx.ints_of(1, "axis")
+        if len(given) != 1:
+            raise ctx.malformed(f"axis holds {len(given)} numbers")
+        found: Value = getattr(ctx.b, name)(
+            ctx.x(),
+            axis=ctx.axis(given[0], ctx.type().rank),
+            exclusive=ctx.flag("exclusive"),
+            reverse=ctx.flag("reverse"),
+        )
+        return found
+
+    return (Rule(build),)
 
 
 RULES: dict[str, tuple[Rule, ...]] = {
     "ArgMax": _arg("argmax"),
     "ArgMin": _arg("argmin"),
-    "CumSum": (Rule(_cumsum),),
+    "CumProd": _scan("cumprod"),
+    "CumSum": _scan("cumsum"),
     "ReduceL1": _reduction("reduce_l1"),
     "ReduceL2": _reduction("reduce_l2"),
     "ReduceLogSum": _reduction("reduce_log_sum"),

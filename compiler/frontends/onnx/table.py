@@ -11,9 +11,12 @@ from tfc.compiler.frontends.onnx import (
     integer,
     movement,
     normalize,
+    patches,
     recurrent,
     reduce,
     resize,
+    sampling,
+    signal,
     window,
 )
 from tfc.compiler.frontends.onnx.context import Rule
@@ -31,6 +34,9 @@ FAMILIES = (
     recurrent,
     integer,
     indexing,
+    patches,
+    sampling,
+    signal,
 )
 
 RULES: dict[str, tuple[Rule, ...]] = {}

@@ -51,7 +51,7 @@ class Window:
         return (half, total - half) if self.auto_pad == "SAME_UPPER" else (total - half, half)
 
 
-def _window(ctx: Context, kernel: Sequence[DimLike] | None = None) -> Window:
+def read_window(ctx: Context, kernel: Sequence[DimLike] | None = None) -> Window:
     """Read the attributes; `kernel` is what the weights say where the node may leave it out."""
     sizes = ctx.integers("kernel_shape")
     if kernel is not None:
@@ -82,7 +82,7 @@ def _window(ctx: Context, kernel: Sequence[DimLike] | None = None) -> Window:
     return Window(sizes, strides, dilations, pairs if auto_pad == "NOTSET" else None, auto_pad)
 
 
-def _spatial(pads: Pads, fill: Value | None, ctx: Context, x: Value) -> Value:
+def pad_spatial(pads: Pads, fill: Value | None, ctx: Context, x: Value) -> Value:
     """Pad the spatial axes of x by an op of its own."""
     lo = (0, 0, *(pair[0] for pair in pads))
     hi = (0, 0, *(pair[1] for pair in pads))
@@ -93,13 +93,13 @@ def _spatial(pads: Pads, fill: Value | None, ctx: Context, x: Value) -> Value:
     return found
 
 
-def _fixed(pads: Pads) -> tuple[tuple[int, int], ...] | None:
+def fixed_pads(pads: Pads) -> tuple[tuple[int, int], ...] | None:
     """Return the padding as numbers, or None where it is symbolic."""
     found = tuple((a, b) for a, b in pads if isinstance(a, int) and isinstance(b, int))
     return found if len(found) == len(pads) else None
 
 
-def _no_pads(count: int) -> tuple[tuple[int, int], ...]:
+def no_pads(count: int) -> tuple[tuple[int, int], ...]:
     return ((0, 0),) * count
 
 
@@ -125,11 +125,11 @@ def _conv(ctx: Context) -> Results:
 def convolution(ctx: Context, x: Value, w: Value) -> Value:
     """The convolution that the node's attributes say, without a bias."""
     shape, weights = tensor_type(x).shape, tensor_type(w).shape
-    window = _window(ctx, weights[2:])
+    window = read_window(ctx, weights[2:])
     pads = window.resolved(shape[2:])
-    fixed = _fixed(pads)
+    fixed = fixed_pads(pads)
     if fixed is None:
-        x, fixed = _spatial(pads, None, ctx, x), _no_pads(len(pads))
+        x, fixed = pad_spatial(pads, None, ctx, x), no_pads(len(pads))
     groups = ctx.integer("group", 1)
     if len(weights) > 1:
         ctx.equate(shape[1], weights[1] * groups)
@@ -146,7 +146,7 @@ def convolution(ctx: Context, x: Value, w: Value) -> Value:
 
 def _conv_transpose(ctx: Context) -> Results:
     x, w = ctx.x(0), ctx.x(1)
-    window = _window(ctx, ctx.shape(1)[2:])
+    window = read_window(ctx, ctx.shape(1)[2:])
     rank = len(window.kernel)
     extra = ctx.integers("output_padding") or (0,) * rank
     wanted = ctx.integers("output_shape")
@@ -185,7 +185,7 @@ def _conv_transpose(ctx: Context) -> Results:
 # -- pools --------------------------------------------------------------------------------------
 
 
-def _ceil_pads(window: Window, sizes: Sequence[DimLike], pads: Pads) -> Pads:
+def ceil_pads(window: Window, sizes: Sequence[DimLike], pads: Pads) -> Pads:
     """Return the padding with what rounding the number of windows up needs more behind.
 
     A window that would start in the padding behind is not counted.
@@ -199,48 +199,28 @@ def _ceil_pads(window: Window, sizes: Sequence[DimLike], pads: Pads) -> Pads:
     return tuple(found)
 
 
-def _lowest(dtype: DType) -> float:
+def lowest(dtype: DType) -> float:
     return -np.inf if dtype.is_float else int(np.iinfo(numpy_dtype(dtype)).min)
-
-
-def _max_pool(ctx: Context) -> Results:
-    x = ctx.x()
-    ctx.refuse_outputs_from(1)
-    if ctx.type().dtype.kind not in "fiu":
-        raise ctx.malformed(f"a pool of {ctx.type().dtype}")
-    window = _window(ctx)
-    sizes = ctx.shape()[2:]
-    pads = window.resolved(sizes)
-    if ctx.flag("ceil_mode"):
-        pads = _ceil_pads(window, sizes, pads)
-    fixed = _fixed(pads)
-    if fixed is None:
-        x = _spatial(pads, ctx.scalar(_lowest(ctx.type().dtype), x), ctx, x)
-        fixed = _no_pads(len(pads))
-    y: Value = ctx.b.max_pool(
-        x, kernel=window.kernel, strides=window.strides, pads=fixed, dilations=window.dilations
-    )
-    return y
 
 
 def _average_pool(ctx: Context) -> Results:
     x = ctx.x()
-    window = _window(ctx)
+    window = read_window(ctx)
     sizes = ctx.shape()[2:]
     pads = window.resolved(sizes)
-    extended = _ceil_pads(window, sizes, pads) if ctx.flag("ceil_mode") else pads
+    extended = ceil_pads(window, sizes, pads) if ctx.flag("ceil_mode") else pads
     if ctx.flag("count_include_pad") and any(p != 0 for pair in pads for p in pair):
         # What rounding up adds behind the padding is not counted, the padding itself is.
-        x = _spatial(pads, None, ctx, x)
+        x = pad_spatial(pads, None, ctx, x)
         extended = tuple((0, more[1] - pair[1]) for pair, more in zip(pads, extended, strict=True))
-    fixed = _fixed(extended)
+    fixed = fixed_pads(extended)
     if fixed is not None:
         return _average(ctx, window, x, fixed)
     # With padding of unknown size: the mean with it, by how much of each window is not padding.
     ones = ctx.b.full((1, 1, *tensor_type(x).shape[2:]), 1, tensor_type(x).dtype)
-    none = _no_pads(len(extended))
+    none = no_pads(len(extended))
     total, share = (
-        _average(ctx, window, _spatial(extended, None, ctx, part), none) for part in (x, ones)
+        _average(ctx, window, pad_spatial(extended, None, ctx, part), none) for part in (x, ones)
     )
     found: Value = ctx.b.div(total, share)
     return found
@@ -276,5 +256,4 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "ConvTranspose": (Rule(_conv_transpose),),
     "GlobalAveragePool": (_global("reduce_mean"),),
     "GlobalMaxPool": (_global("reduce_max"),),
-    "MaxPool": (Rule(_max_pool, ignores=("storage_order",)),),
 }
