@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
+
 from tfc.compiler.frontends.onnx.context import Context, FoldingBuilder, Results, Rule
 from tfc.ir.build import tensor_type
 from tfc.ir.control import Next, Round, Scanned
@@ -39,7 +41,10 @@ def _activations(ctx: Context, default: Sequence[str], directions: int) -> list[
     raw = ctx.strings("activations") or tuple(default) * directions
     if len(raw) != len(default) * directions:
         raise ctx.malformed(f"{len(raw)} activations, not {len(default) * directions}")
-    alphas, betas = (iter(ctx.reals(f"activation_{n}") or ()) for n in ("alpha", "beta"))
+    alphas, betas = (
+        iter([float(str(np.float32(v))) for v in ctx.reals(f"activation_{n}") or ()])
+        for n in ("alpha", "beta")
+    )
     found = [_activation(ctx, name, alphas, betas) for name in raw]
     return [found[i * len(default) : (i + 1) * len(default)] for i in range(directions)]
 
