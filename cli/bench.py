@@ -154,9 +154,9 @@ def _profile(
     settings: Settings,
     as_json: bool,
 ) -> None:
-    from tfc.api import native
     from tfc.compiler.driver import lower_module
     from tfc.inprocess import compile_in_process
+    from tfc.request import native
     from tfc.runtime.profile import profile
 
     if is_artifact(model):

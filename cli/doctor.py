@@ -44,7 +44,7 @@ def command(measure: bool, as_json: bool) -> None:
 
 
 def _facts() -> dict[str, Any]:
-    from tfc.compiler.cache import default_directory
+    from tfc.cachedir import default_directory
     from tfc.compiler.codegen.host import cache_sizes, host_target
     from tfc.compiler.version import VERSION
     from tfc.runtime.cores import affinity_cores, cgroup_quota, usable_cores

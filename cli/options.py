@@ -232,8 +232,8 @@ def executable_for(path: Path, settings: Settings, threads: int | None) -> Execu
         if settings != replace(Settings(), dims=settings.dims, shapes=settings.shapes):
             raise click.UsageError(f"{path.name} is compiled: options of the compiler do nothing")
         return load(path, threads=threads)
-    from tfc.api import native
     from tfc.inprocess import compile_in_process
+    from tfc.request import native
 
     with options_for(settings, path.stem, threads=threads != 1) as options:
         native(options.target)

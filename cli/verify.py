@@ -95,9 +95,9 @@ def _compiled(
     graph: Any, texts: tuple[str, ...], threads: int | None, settings: Settings
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the inputs, and the outputs of the compiled graph for them."""
-    from tfc.api import native
     from tfc.cli.values import default_sizes, random_inputs, read_inputs
     from tfc.inprocess import compile_in_process
+    from tfc.request import native
 
     with options_for(settings, "verify", threads=threads != 1) as options:
         native(options.target)

@@ -14,7 +14,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tfc.compiler.cache import Cache, default_directory
+from tfc.cachedir import default_directory
+from tfc.compiler.cache import Cache
 from tfc.compiler.codegen.abi import MESSAGES, Signature, abi_text
 from tfc.compiler.codegen.emit import text_key
 from tfc.compiler.codegen.header import header_text

@@ -8,30 +8,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 from tfc.compiler.link.files import write_atomically
 
-DIRECTORY_VARIABLE = "TFC_CACHE_DIR"
-SWITCH_VARIABLE = "TFC_CACHE"
 LIMIT = 512 << 20
 """Bytes of entries beyond which the ones not used for longest go."""
 
 _MAGIC = b"tfc object 1\n"
 _DIGEST = 16
 _PUTS_PER_SCAN = 32
-
-
-def default_directory(environ: Mapping[str, str] = os.environ) -> Path | None:
-    """Return where the cache is, or None where it is switched off."""
-    if environ.get(SWITCH_VARIABLE, "").strip().lower() in ("off", "0", "no"):
-        return None
-    own = environ.get(DIRECTORY_VARIABLE)
-    if own:
-        return Path(own)
-    base = environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path(environ.get("HOME", "~")).expanduser() / ".cache") / "tfc"
 
 
 class Cache:

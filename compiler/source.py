@@ -21,17 +21,23 @@ Dims: TypeAlias = "Mapping[str, Given] | None"
 _TEXT_START = b"tfc "
 
 
-def open_module(source: Any, dims: Dims = None, constants: Path | None = None) -> Module:
+def open_module(
+    source: Any,
+    dims: Dims = None,
+    constants: Path | None = None,
+    files: list[Path] | None = None,
+) -> Module:
     """Return the module of a path or an ONNX ModelProto.
 
     constants: the directory with the data of IR text; by default `constants_beside` the file.
+    files: gets the files beside an ONNX model that hold its weights.
     """
     if isinstance(source, (str, Path)) and is_text(Path(source)):
         path = Path(source)
         return read_text(path, dims, constants or constants_beside(path))
     from tfc.compiler.frontends import onnx
 
-    return onnx.load(source, dims)
+    return onnx.load(source, dims, files=files)
 
 
 def is_text(path: Path) -> bool:

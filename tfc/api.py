@@ -1,26 +1,25 @@
-"""The functions of `import tfc`: compile, load, parse. Graphs made in Python are in `tfc.graph`."""
+"""The functions of `import tfc`: compile, load, parse. Graphs made in Python are in `tfc.graph`.
+
+The compiler is imported when it is needed: not for a model that is kept compiled.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tfc.compiler.build import Options, precision
-from tfc.compiler.codegen.host import missing_features, resolve_target
-from tfc.compiler.source import Dims, open_module, parse_text, specialise
-from tfc.compiler.target import Target
-from tfc.graph import Graph, Tensor
-from tfc.inprocess import compile_in_process
-from tfc.ir.core import Module
-from tfc.ir.errors import TargetError, UsageError
-from tfc.runtime.cores import usable_cores
+from tfc.kept import Kept, kept_model
 from tfc.runtime.executable import Executable
 from tfc.runtime.loader import load
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+    from tfc.compiler.source import Dims
+    from tfc.compiler.target import Target
+    from tfc.graph import Graph, Tensor
 
     Model: TypeAlias = "str | os.PathLike[str] | ModelProto | Graph"
 
@@ -50,17 +49,48 @@ def compile(
     sums and all else stay f32.
     dims: for a dynamic dim by name, a size, or bounds (lo, hi), hi may be None.
     name: what the artifact is called. constants: where the data of IR text is.
+
+    An ONNX file that was compiled before with the same options comes from the cache.
     """
-    source = _source(model, inputs, outputs, dims, constants)
-    options = Options(
-        native(target),
-        name=name or _name_of(model),
-        opt=_checked_level(opt),
-        dtype=precision(dtype),
-        threads=threads != 1,
-        jobs=usable_cores(),
-    )
-    return compile_in_process(source, options, threads)
+    request: dict[str, Any] = {
+        "model": model,
+        "inputs": inputs,
+        "outputs": outputs,
+        "target": target,
+        "threads": threads,
+        "opt": opt,
+        "dtype": dtype,
+        "dims": dims,
+        "name": name,
+        "constants": constants,
+    }
+    kept = _kept(request)
+    found = kept.load(threads) if kept is not None else None
+    if found is None:
+        return _compile(request, kept)
+    found.set_stages(lambda stage: _stage(request, stage))
+    return found
+
+
+def _kept(request: Mapping[str, Any]) -> Kept | None:
+    """Return the entry of a request for a file in the cache, if it can have one."""
+    model = request["model"]
+    if not isinstance(model, (str, os.PathLike)):
+        return None
+    name, threads = request["name"] or Path(model).stem, request["threads"] != 1
+    return kept_model(model, {**request, "model": None, "name": name, "threads": threads})
+
+
+def _compile(request: Mapping[str, Any], kept: Kept | None) -> Executable:
+    from tfc.request import Request
+
+    return Request(**request).compile(kept)
+
+
+def _stage(request: Mapping[str, Any], stage: str) -> str:
+    from tfc.request import Request
+
+    return Request(**request).stage(stage)
 
 
 def parse(text: str, *, constants: str | os.PathLike[str] | None = None) -> Graph:
@@ -68,52 +98,7 @@ def parse(text: str, *, constants: str | os.PathLike[str] | None = None) -> Grap
 
     constants: the directory with the data of large constants.
     """
+    from tfc.compiler.source import parse_text
+    from tfc.graph import Graph
+
     return Graph(parse_text(text, None, Path(constants) if constants else None))
-
-
-def native(target: str | Target) -> Target:
-    """Return the target, which must be one that this machine can run."""
-    if isinstance(target, str):
-        target = resolve_target(target.replace("native", "host", 1))
-    missing = missing_features(target)
-    if missing:
-        raise TargetError(f"this machine lacks {', '.join(sorted(missing))} of the target")
-    return target
-
-
-def _source(
-    model: Model | None,
-    inputs: Sequence[Tensor] | None,
-    outputs: Tensor | Sequence[Tensor] | Mapping[str, Tensor] | None,
-    dims: Dims,
-    constants: str | os.PathLike[str] | None,
-) -> Callable[[], Module]:
-    """Return what opens the module; each call gives one of its own."""
-    if (model is None) == (outputs is None):
-        raise UsageError("compile takes a model, or outputs (and inputs) made of tensors")
-    if outputs is not None:
-        model = Graph.of(outputs, inputs)
-    elif inputs is not None:
-        raise UsageError("inputs go with outputs; those of a model are known")
-    if isinstance(model, Graph):
-        return lambda: _copied(model, dims)
-    path = os.fspath(model) if isinstance(model, (str, os.PathLike)) else model
-    folder = Path(constants) if constants else None
-    return lambda: open_module(path, dims, folder)
-
-
-def _copied(graph: Graph, dims: Dims) -> Module:
-    module = graph.copy()
-    if dims:
-        specialise(module, dims)
-    return module
-
-
-def _name_of(model: Any) -> str:
-    return Path(model).stem if isinstance(model, (str, os.PathLike)) else "model"
-
-
-def _checked_level(opt: int) -> int:
-    if opt not in range(4):
-        raise UsageError(f"opt is {opt!r}: it must be 0, 1, 2 or 3")
-    return opt

@@ -15,24 +15,32 @@ from tfc.runtime.loader import executable_of
 
 
 def compile_in_process(
-    open_module: Callable[[], Module], options: Options, threads: int | None
+    open_module: Callable[[], Module],
+    options: Options,
+    threads: int | None,
+    keep: Callable[[Build], int | None] | None = None,
 ) -> Executable:
     """Return the executable of the module that `open_module` gives, anew at each call.
 
-    It is called again for the texts of `Executable.ir`.
+    It is called again for the texts of `Executable.ir`. keep: writes the file where it stays and
+    opens it, or returns None where it cannot.
     """
     # The collector comes back when no object of the compilation is left.
     with collector.paused():
-        executable = _load(compile_module(open_module(), options), threads)
+        executable = _load(compile_module(open_module(), options), threads, keep)
     executable.set_stages(lambda stage: print_stage(open_module(), stage, options))
     return executable
 
 
-def _load(build: Build, threads: int | None) -> Executable:
+def _load(
+    build: Build, threads: int | None, keep: Callable[[Build], int | None] | None
+) -> Executable:
     name = build.options.name
-    descriptor = _anonymous_file(name)
-    with open(descriptor, "wb", buffering=1 << 20, closefd=False) as out:
-        build.write_shared(out)
+    descriptor = keep(build) if keep is not None else None
+    if descriptor is None:
+        descriptor = _anonymous_file(name)
+        with open(descriptor, "wb", buffering=1 << 20, closefd=False) as out:
+            build.write_shared(out)
     return executable_of(descriptor, name, build.manifest, threads)
 
 

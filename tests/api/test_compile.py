@@ -19,6 +19,7 @@ from tfc.compiler.version import VERSION
 from tfc.graph import Graph
 from tfc.ir.text.parser import parse_module
 from tfc.ir.text.printer import print_module
+from tfc.request import native
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -207,7 +208,7 @@ def test_calls_that_make_no_sense_are_refused(
 
 
 def test_a_target_of_another_machine_cannot_be_run() -> None:
-    other = "aarch64" if tfc.api.native("native").arch == "x86_64" else "x86-64"
+    other = "aarch64" if native("native").arch == "x86_64" else "x86-64"
     with pytest.raises(tfc.TargetError):
         tfc.compile(outputs=tfc.constant(1) + 1, target=other)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tfc.compiler.cache import Cache, default_directory
+from tfc.cachedir import default_directory
+from tfc.compiler.cache import Cache
 
 KEY = "ab" * 16
 

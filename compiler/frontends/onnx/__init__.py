@@ -28,23 +28,29 @@ def load(
     dims: Mapping[str, Given] | None = None,
     name: str | None = None,
     values: Mapping[str, Array] | None = None,
+    files: list[Path] | None = None,
 ) -> Module:
     """Import an ONNX model.
 
     dims: for a dynamic dim of the inputs, by name: a size that fixes it, or bounds (lo, hi), or
     None. name: what errors and locations call the model, instead of the file's name. values:
-    inputs that are constants from now on, and none of the module's inputs.
+    inputs that are constants from now on, and none of the module's inputs. files: gets the other
+    files that were read.
     Raises TfcError alone: ValueNeeded where values of inputs may help. The file must not change
     while the module is in use: large weights stay where they are in it.
     """
     with _only_our_errors(source):
-        importer = Importer(read(source, name), dims, values=values)
+        found = read(source, name)
+        importer = Importer(found, dims, values=values)
         try:
-            return importer.run()
+            module = importer.run()
         except UnsupportedError as error:
             if not importer.wanted:
                 raise
             raise ValueNeeded(error.message, error.where, frozenset(importer.wanted)) from error
+        if files is not None:
+            files.extend(found.tensors.files)
+        return module
 
 
 class ValueNeeded(UnsupportedError):

@@ -126,6 +126,12 @@ class TensorReader:
             return (raw != 0).reshape(shape), dtype
         return raw.view(arrays.numpy_dtype(dtype)).reshape(shape), dtype
 
+    @property
+    def files(self) -> list[Path]:
+        """The files beside the model that tensors were read from."""
+        assert self._folder is not None or not self._external
+        return [self._folder / name for name in self._external] if self._folder else []
+
     def skip(self, tensor: Any) -> None:
         """Pass over a tensor that is not wanted: those behind it lie further on in the file."""
         self._position += tensor.ByteSize()
