@@ -6,6 +6,7 @@ From a front end's module to one whose `fused` ops are the kernels to be; at -O0
 from __future__ import annotations
 
 from tfc.compiler.passes.assume import assume
+from tfc.compiler.passes.attention import attention
 from tfc.compiler.passes.cse import cse
 from tfc.compiler.passes.dce import dce
 from tfc.compiler.passes.decompose import decompose
@@ -93,11 +94,20 @@ PASSES = make_table(
         ),
         Pass("dce", dce, min_opt=0, after={"fold-dims": "arithmetic on shapes is left unused"}),
         Pass(
+            "attention",
+            attention,
+            after={
+                "decompose": "a softmax has become its reductions",
+                "dce": "an unused user keeps a chain out of a group",
+            },
+        ),
+        Pass(
             "lower-precision",
             lower_precision,
             min_opt=0,
             after={
                 "dce": "an unused user would keep a value in f32",
+                "attention": "it groups products of f32 and keeps their scores in it",
             },
         ),
         Pass(
@@ -106,6 +116,7 @@ PASSES = make_table(
             after={
                 "decompose": "groups are made of ops with bodies",
                 "dce": "an unused user keeps a producer out of a group",
+                "attention": "rows between two products would become groups of their own",
             },
         ),
         Pass("layout", layout, after={"fuse": "kernels are known, and only their results lie"}),

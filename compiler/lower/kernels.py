@@ -6,7 +6,9 @@ import itertools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tfc.compiler.lower import contract, narrow, staging, window, winograd
+from tfc.compiler.lower import attention, contract, narrow, staging, window, winograd
+from tfc.compiler.lower.attention_kernel import AttentionSchedule
+from tfc.compiler.lower.attention_kernel import Memory as AttentionMemory
 from tfc.compiler.lower.compose import Access, Composer, Nest, Output
 from tfc.compiler.lower.cost import estimate
 from tfc.compiler.lower.data import Array, DataTable
@@ -107,6 +109,8 @@ class KernelBuilder:
 
     def group(self, group: Group) -> list[Step]:
         """The steps that compute a group."""
+        if len(attention.products(group.ops)) > 1:
+            return self._attention(group)
         composer, nest = self._compose(group, {})
         inside, outside = group.results[0]
         if len(group.results) == 1 and reductions(nest):
@@ -115,6 +119,38 @@ class KernelBuilder:
                 again, other = self._compose(group, {staged: self._access(outside)})
                 nest = staging.keep_first(again, other, staged) or nest
         return self._kernel(group.name, nest)
+
+    def _attention(self, group: Group) -> list[Step]:
+        """The step of two products with rows of scores between them."""
+        ((inside, outside),) = group.results
+        composition = attention.Composition(group.ops, group.outer, self._access)
+        found = composition.match(inside, outside, self.hints)
+        plan = attention.make_plan(found, self.target, self.hints) if found else None
+        if found is None or plan is None:
+            return [step for part in attention.apart(group.ops)
+                    for step in self.group(self._part(group, part))]  # fmt: skip
+        workers = symbol(THREADS)
+        keys, keys_at = _scratch("keys", plan.key_size * workers, found.dtype)
+        queries, queries_at = _scratch("queries", plan.query_size * workers, found.dtype)
+        scores = Place(Root(RootKind.TEMP, found.scratch, plan.score_size * workers), 0, (1,))
+        memory = AttentionMemory(
+            keys if plan.packed else None, found.scratch, None if plan.direct else queries
+        )
+        own = [v for v in (memory.keys, memory.scores, memory.queries) if v is not None]
+
+        def schedule(e: Emitter) -> None:
+            AttentionSchedule(e, plan, memory, self.target, self.hints).emit()
+
+        reads = [value for value in _reads(found.nest) if value is not found.scratch]
+        places = {keys: keys_at, queries: queries_at, found.scratch: scores}
+        return [self._function(group.name, reads, [outside, *own], places, [schedule])]
+
+    @staticmethod
+    def _part(group: Group, ops: Sequence[Op]) -> Group:
+        """Some ops of a group on their own; the last one's result leaves them."""
+        (result,) = ops[-1].results
+        pairs = dict(group.results)
+        return Group(ops[-1].name, tuple(ops), group.outer, ((result, pairs.get(result, result)),))
 
     def _compose(
         self, group: Group, staged: Mapping[Value, Access]
@@ -467,9 +503,9 @@ def _reads(nest: Nest, skip: Value | None = None) -> list[Value]:
     return list(found)
 
 
-def _scratch(name: str, size: DimLike) -> tuple[Value, Place]:
-    """Memory of f32 that lives during one call."""
-    value = Value(TensorType(F32, (size,)), Block(), 0, name)
+def _scratch(name: str, size: DimLike, dtype: DType = F32) -> tuple[Value, Place]:
+    """Memory that lives during one call."""
+    value = Value(TensorType(dtype, (size,)), Block(), 0, name)
     return value, Place(Root(RootKind.TEMP, value, size), 0, (1,))
 
 

@@ -77,12 +77,12 @@ class NestSchedule:
             if lane is not None and lane not in self.plan.inner:
                 self._rowwise(lane, 0, lane.extent)
             else:
-                self._row()
+                self.row()
 
     def _rowwise(self, lane: Iter, start: DimLike, end: DimLike) -> None:
         """The rows from `start` to `end`, a vector of rows at a time."""
         first = self._jammed_rows(lane, self.plan.width, start, end)
-        self.lanes(lane, self.plan.width, self._row, first, end)
+        self.lanes(lane, self.plan.width, self.row, first, end)
 
     def _chunk(self) -> int:
         """How much of a long vectorised loop is a task, where other rows are too few; 0 for all."""
@@ -140,7 +140,7 @@ class NestSchedule:
             total *= estimate(self.plan.lane.extent, self.hints)
         return total / self.plan.width
 
-    def _row(self) -> None:
+    def row(self) -> None:
         """One row: its reductions in order, then its elements."""
         rowwise = self.plan.lane is not None and self.plan.lane not in self.plan.inner
         for reduce in self.staged:

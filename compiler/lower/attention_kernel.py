@@ -1,0 +1,409 @@
+"""The kernel of an attention: what `attention.Plan` says, emitted.
+
+A task packs the keys of its head; then, tile by tile of queries, it computes rows of scores into
+scratch memory, makes weights of each row, and sums the values by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tfc.compiler.lower.attention import ROW, VECTORS, Plan
+from tfc.compiler.lower.compose import Nest, Output
+from tfc.compiler.lower.contract import CHAINS, MAX_SETS, multiply_add
+from tfc.compiler.lower.cost import estimate
+from tfc.compiler.lower.emitter import Emitter, Lane
+from tfc.compiler.lower.nest import WORKER, NestSchedule, parallel_loops
+from tfc.compiler.lower.plan import Plan as NestPlan
+from tfc.compiler.target import Target
+from tfc.ir.body import Iter, Load
+from tfc.ir.core import Value
+from tfc.ir.dims import Dim, DimLike, bounds, ceildiv, floordiv, minimum, substitute, symbol
+from tfc.ir.loop.build import LoopBuilder
+from tfc.ir.types import BufferType, VectorType
+
+# Cycles of a vector of weights: an exponential, a quotient, loads and stores.
+ROW_CYCLES = 20
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Scratch memory as graph values, a part for each worker.
+
+    keys: None where they are not packed; queries: None where they are not copied.
+    """
+
+    keys: Value | None
+    scores: Value
+    queries: Value | None
+
+
+class AttentionSchedule:
+    """Emits the kernel."""
+
+    def __init__(
+        self,
+        emitter: Emitter,
+        plan: Plan,
+        memory: Memory,
+        target: Target,
+        hints: Mapping[str, int],
+    ) -> None:
+        self.e = emitter
+        self.b = emitter.b
+        self.plan = plan
+        self.a = plan.attention
+        self.memory = memory
+        self.target = target
+        self.hints = hints
+        self.group = Iter("group.a", plan.groups)
+        self.tile = Iter("tile.a", plan.all_tiles)
+        self.line = Iter("line.a", plan.rows)
+        self.panel = Iter("panel.a", plan.panels)
+
+    def emit(self) -> None:
+        loops = [*self.a.batch, self.group]
+        with (
+            parallel_loops(
+                self.e, [it for it in loops if it.extent != 1], self._cycles(), self.hints
+            ),
+            self.e.scope({it.name: self.e.index(0) for it in loops if it.extent == 1}),
+        ):
+            if self.plan.packed:
+                with self.e.loop(self.panel):
+                    self._pack()
+            first = self.group.dim * self.plan.tiles
+            last = self.plan.all_tiles
+            if self.plan.groups != 1:
+                last = minimum(first + self.plan.tiles, last)
+            with self.e.loop(self.tile, first, last):
+                self._tile()
+
+    def _cycles(self) -> float:
+        """Cycles of one task."""
+        plan = self.plan
+        keys = estimate(self.a.key.extent, self.hints)
+        rows = estimate(plan.tiles, self.hints) * plan.rows
+        sums = (plan.depth + plan.columns) / 2
+        return rows * keys * (sums + ROW_CYCLES) / plan.lanes
+
+    # -- where things are -----------------------------------------------------------------------
+
+    @property
+    def _worker(self) -> DimLike:
+        known = any(WORKER in scope.iters for scope in self.e.scopes)
+        return symbol(WORKER) if known else 0
+
+    def _key_at(self, depth: DimLike) -> DimLike:
+        """Where the numbers at `depth` of the current panel's keys are."""
+        row = self.panel.dim * self.plan.depth + depth
+        return self._worker * self.plan.key_size + row * self.plan.block
+
+    def _score_at(self, line: DimLike) -> DimLike:
+        return self._worker * self.plan.score_size + line * self.plan.pitch
+
+    def _query_at(self, line: DimLike) -> DimLike:
+        return self._worker * self.plan.query_size + line * self.plan.depth
+
+    def _view(self, value: Value, at: DimLike) -> Value:
+        buf = self.e.buffers[value]
+        assert isinstance(buf.type, BufferType)
+        return self.b.view(buf, self.e.index(at), buf.type)
+
+    @contextmanager
+    def _at_row(self, line: DimLike) -> Iterator[None]:
+        """Define the query of a line of the tile. The last tile has some rows once more."""
+        row = self.a.row
+        names = {ROW: self.e.index(self._score_at(line))}
+        if row is not None:
+            start = self.tile.dim * self.plan.rows
+            at: DimLike = start + line
+            if isinstance(row.extent, int) and row.extent >= self.plan.rows:
+                if row.extent % self.plan.rows:
+                    at = minimum(start, row.extent - self.plan.rows) + line
+            else:
+                at = minimum(at, row.extent - 1)
+            names[row.name] = self.e.index(at)
+        with self.e.scope(names):
+            yield
+
+    # -- keys -----------------------------------------------------------------------------------
+
+    def _pack(self) -> None:
+        """Pack one panel of keys; those past the end are the last one again, or zero."""
+        for vector in range(VECTORS):
+            first = self.panel.dim * self.plan.block + vector * self.plan.lanes
+            if self.plan.along:
+                self._pack_transposed(first, vector * self.plan.lanes)
+            else:
+                self._pack_lanes(first, vector * self.plan.lanes)
+
+    def _pack_transposed(self, first: DimLike, column: int) -> None:
+        """Transpose squares of keys; the last one overlaps its neighbour."""
+        plan, lanes = self.plan, self.plan.lanes
+        square = Iter("square.a", -(-plan.depth // lanes))
+        with self.e.loop(square):
+            start: DimLike = square.dim * lanes
+            if plan.depth % lanes:
+                start = minimum(start, plan.depth - lanes) if plan.depth > lanes else 0
+            lane = self._lane(self.a.depth, lanes, plan.depth)
+            rows = []
+            with self.e.scope({self.a.depth.name: self.e.index(start)}), self.e.vectorised(lane):
+                for i in range(lanes):
+                    with self._at_key(first + i):
+                        rows.append(self.e.eval_wide(self.a.right))
+            assert self.memory.keys is not None
+            for i, row in enumerate(transposed(self.b, rows)[: plan.depth]):
+                at = self._key_at(start + i) + column
+                self.b.vstore(row, self.e.buffers[self.memory.keys], [self.e.index(at)])
+
+    def _pack_lanes(self, first: DimLike, column: int) -> None:
+        """Copy keys that lie as the panel does, or gather them."""
+        key, depth = self.a.key, self.a.depth
+        assert self.memory.keys is not None
+        mask = None
+        if key.extent % self.plan.block != 0:
+            start, end = self.e.index(first), self.e.index(key.extent)
+            mask = self.e.cached_mask(first, start, end, self.plan.lanes)
+        with self.e.loop(depth), self.e.scope({key.name: self.e.index(first)}):
+            with self.e.vectorised(Lane(key.name, self.plan.lanes, mask)):
+                element = self.e.eval_wide(self.a.right)
+            at = self._key_at(depth.dim) + column
+            self.b.vstore(element, self.e.buffers[self.memory.keys], [self.e.index(at)])
+
+    @contextmanager
+    def _at_key(self, key: DimLike) -> Iterator[None]:
+        """Define the key. Past the end it is the last one again."""
+        if self.a.key.extent % self.plan.block != 0:
+            key = minimum(key, self.a.key.extent - 1)
+        with self.e.scope({self.a.key.name: self.e.index(key)}):
+            yield
+
+    def _lane(self, it: Iter, width: int, extent: int) -> Lane:
+        """Lanes from the current place on; masked only where all there is is less."""
+        mask = None
+        if extent < width:
+            mask = self.e.cached_mask(extent, self.e.index(0), self.e.index(extent), width)
+        return Lane(it.name, width, mask)
+
+    # -- one tile -------------------------------------------------------------------------------
+
+    def _tile(self) -> None:
+        if not self.plan.direct:
+            with self.e.loop(self.line), self._at_row(self.line.dim):
+                self._copy_query()
+        if self.plan.packed:
+            with self.e.loop(self.panel):
+                self._multiply()
+        else:
+            turn = Iter("turn.a", ceildiv(self.a.key.extent, self.plan.narrow))
+            with self.e.loop(turn), self.e.loop(self.line):
+                self._multiply_in_place(turn)
+        with self.e.loop(self.line), self._at_row(self.line.dim):
+            self._weigh()
+        part = Iter("part.a", self.plan.rows // self.plan.part)
+        total = -(-self.plan.columns // self.plan.width)
+        strip = Iter("strip.a", -(-total // self.plan.vectors))
+        with self.e.loop(part), self.e.loop(strip):
+            self._sum_values(part, strip)
+
+    def _nest(self, nest: Nest, plan: NestPlan) -> NestSchedule:
+        return NestSchedule(self.e, nest, plan, self.target, self.hints)
+
+    def _query(self, line: DimLike) -> Value:
+        """A view that starts with a line's query."""
+        if self.memory.queries is not None:
+            return self._view(self.memory.queries, self._query_at(line))
+        left, depth = self.a.left, self.a.depth
+        assert isinstance(left, Load)
+        first = left.index[0]
+        assert isinstance(first, (int, Dim))
+        with self._at_row(line):
+            return self._view(left.value, substitute(first, {depth.name: 0}))
+
+    def _copy_query(self) -> None:
+        """Compute one query, scaled or whatever is done to it, next to the others of its tile."""
+        depth = self.a.depth
+        assert self.memory.queries is not None
+        address = self._query_at(self.line.dim) + depth.dim
+        nest = Nest((depth,), (Output(self.memory.queries, address, self.a.left),))
+        self._nest(nest, NestPlan((), (depth,), depth, self.plan.narrow)).row()
+
+    def _multiply(self) -> None:
+        """The scores of the tile and one panel of keys."""
+        plan, lanes = self.plan, self.plan.lanes
+        assert self.memory.keys is not None
+        keys = self.e.buffers[self.memory.keys]
+        queries = [self._query(line) for line in range(plan.rows)]
+        zero = self.b.const(0, VectorType(self.a.dtype, lanes))
+        step = Iter("depth.a", plan.depth)
+        with self.e.loop(step, carried=[zero] * (plan.rows * VECTORS)) as (totals, following):
+            row = [
+                self.b.vload(keys, [self.e.index(self._key_at(step.dim) + i * lanes)], lanes)
+                for i in range(VECTORS)
+            ]
+            column = [self.b.load(query, self.e.index(step.dim)) for query in queries]
+            following.extend(multiply_add(self.b, column, row, list(totals)))
+        for i, total in enumerate(totals):
+            line, vector = divmod(i, VECTORS)
+            at = self._score_at(line) + self.panel.dim * plan.block + vector * lanes
+            self.b.vstore(total, self.e.buffers[self.memory.scores], [self.e.index(at)])
+
+    def _multiply_in_place(self, turn: Iter) -> None:
+        """The scores of one query and as many keys as lanes: products along the depth."""
+        plan, depth, width = self.plan, self.a.depth, self.plan.narrow
+        query = self._query(self.line.dim)
+        starts = range(0, plan.depth, width)
+        lanes = [self._lane(depth, width, plan.depth - start) for start in starts]
+        parts = [
+            self.b.vload(query, [self.e.index(start)], width, mask=lane.mask)
+            for start, lane in zip(starts, lanes, strict=True)
+        ]
+        totals = [self._dot(turn.dim * width + i, parts, starts, lanes) for i in range(width)]
+        at = self._score_at(self.line.dim) + turn.dim * width
+        total = summed(self.b, totals)
+        self.b.vstore(total, self.e.buffers[self.memory.scores], [self.e.index(at)])
+
+    def _dot(
+        self, key: DimLike, parts: Sequence[Value], starts: Sequence[int], lanes: Sequence[Lane]
+    ) -> Value:
+        """The product of the query and a key, not yet summed over the lanes."""
+        total: Value | None = None
+        with self._at_key(key):
+            for part, start, lane in zip(parts, starts, lanes, strict=True):
+                here = {self.a.depth.name: self.e.index(start)}
+                with self.e.scope(here), self.e.vectorised(lane):
+                    element = self.e.eval_wide(self.a.right)
+                total = (
+                    self.b.mul(part, element) if total is None else self.b.fma(part, element, total)
+                )
+        assert total is not None
+        return total
+
+    def _weigh(self) -> None:
+        """Make weights of a row of scores; or all but the quotient, whose divisor is kept."""
+        key, scratch = self.a.key, self.a.scratch
+        start = symbol(ROW)
+        if self.a.divisor is None:
+            output = Output(scratch, start + key.dim, self.a.weight)
+            plan = NestPlan((), (key,), key, self.plan.lanes)
+            self._nest(Nest((key,), (output,)), plan).row()
+        else:
+            output = Output(scratch, start + self.plan.divisor_at, self.a.divisor)
+            self._nest(Nest((), (output,)), NestPlan((), (), None, 1)).row()
+
+    # -- values ---------------------------------------------------------------------------------
+
+    def _sum_values(self, part: Iter, strip: Iter) -> None:
+        """The sums of values by the weights of some rows, for some vectors of columns."""
+        plan = self.plan
+        lines = [part.dim * plan.part + i for i in range(plan.part)]
+        rows = [self._view(self.memory.scores, self._score_at(line)) for line in lines]
+        columns = [self._column(strip, vector) for vector in range(plan.vectors)]
+        zero = self.b.const(0, VectorType(self.a.dtype, plan.width))
+        size = plan.part * plan.vectors
+        sets = max(1, min(MAX_SETS, CHAINS // size))
+        totals = self._steps(rows, columns, [zero] * (size * sets), sets)
+        while len(totals) > size:
+            half = len(totals) // 2
+            totals = [self.b.add(totals[i], totals[half + i]) for i in range(half)]
+        divisors: list[Value] = []
+        if self.a.divisor is not None:
+            divisors = [self._divisor(row) for row in rows]
+        for i, line in enumerate(lines):
+            with self._at_row(line):
+                for vector, column in enumerate(columns):
+                    total = totals[i * plan.vectors + vector]
+                    if divisors:
+                        total = self.b.div(total, self.b.splat(divisors[i], plan.width))
+                    self._finish(column, total)
+
+    def _divisor(self, row: Value) -> Value:
+        """What the sums are divided by; without keys they are zero, and there is no weight."""
+        found = self.b.load(row, self.e.index(self.plan.divisor_at))
+        lowest, _ = bounds(self.a.key.extent, {})
+        if lowest is not None and lowest > 0:
+            return found
+        some = self.b.gt(self.e.index(self.a.key.extent), self.e.index(0))
+        return self.b.select(some, found, self.b.const(1, found))
+
+    def _column(self, strip: Iter, vector: int) -> Value:
+        """The first column of a vector; the last vectors of the row overlap."""
+        plan = self.plan
+        at = strip.dim * (plan.vectors * plan.width) + vector * plan.width
+        if plan.columns % (plan.vectors * plan.width):
+            at = minimum(at, max(plan.columns - plan.width, 0))
+        return self.e.index(at)
+
+    def _steps(
+        self, rows: Sequence[Value], columns: Sequence[Value], zeros: list[Value], sets: int
+    ) -> list[Value]:
+        """Sum over the keys, with `sets` of accumulators in turns."""
+        it = self.a.summed
+        size = len(zeros) // sets
+        full = floordiv(it.extent, sets) * sets
+        with self.e.loop(it, 0, full, sets, zeros) as (values, following):
+            base = self.e.index(it.dim)
+            for turn in range(sets):
+                at = self.b.add(base, self.e.index(turn)) if turn else base
+                with self.e.scope({it.name: at}):
+                    own = values[turn * size : (turn + 1) * size]
+                    following.extend(self._step(rows, columns, own))
+        if full == it.extent:
+            return values
+        with self.e.loop(it, full, it.extent, 1, values[:size]) as (rest, following):
+            following.extend(self._step(rows, columns, rest))
+        return [*rest, *values[size:]]
+
+    def _step(
+        self, rows: Sequence[Value], columns: Sequence[Value], totals: Sequence[Value]
+    ) -> list[Value]:
+        at = self.e.index(self.a.summed.dim)
+        weights = [self.b.load(row, at) for row in rows]
+        values = []
+        for column in columns:
+            with self._at_column(column):
+                values.append(self.e.eval_wide(self.a.values))
+        return multiply_add(self.b, weights, values, totals)
+
+    @contextmanager
+    def _at_column(self, column: Value) -> Iterator[None]:
+        lane = self._lane(self.a.column, self.plan.width, self.plan.columns)
+        with self.e.scope({self.a.column.name: column}), self.e.vectorised(lane):
+            yield
+
+    def _finish(self, column: Value, total: Value) -> None:
+        """Evaluate what follows the second product on one vector, and store it."""
+        output = self.a.output
+        with self._at_column(column):
+            self.e.remember(self.a.total, total)
+            self.e.store(output.value, (output.address,), self.e.eval_wide(output.expr))
+
+
+def transposed(b: LoopBuilder, rows: Sequence[Value]) -> list[Value]:
+    """The columns of a square of as many vectors as each has lanes, a power of two."""
+    half = len(rows) // 2
+    found = list(rows)
+    for _ in range(len(rows).bit_length() - 1):
+        pairs = [(found[i], found[half + i]) for i in range(half)]
+        found = [vector for x, y in pairs for vector in _zipped(b, x, y)]
+    return found
+
+
+def summed(b: LoopBuilder, rows: Sequence[Value]) -> Value:
+    """The vector of the sums over each of as many vectors as each has lanes, a power of two."""
+    found = list(rows)
+    while len(found) > 1:
+        half = len(found) // 2
+        found = [b.add(*_zipped(b, found[i], found[half + i])) for i in range(half)]
+    return found[0]
+
+
+def _zipped(b: LoopBuilder, x: Value, y: Value) -> tuple[Value, Value]:
+    """The lanes of x and y in turn: of their lower halves, and of their upper ones."""
+    assert isinstance(x.type, VectorType)
+    lanes = x.type.lanes
+    order = [lane for i in range(lanes) for lane in (i, lanes + i)]
+    return b.shuffle(x, y, order[:lanes]), b.shuffle(x, y, order[lanes:])
