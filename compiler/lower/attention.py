@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from tfc.compiler.lower.compose import Access, Composer, Nest, Output
 from tfc.compiler.lower.cost import estimate
-from tfc.compiler.lower.emitter import Names
+from tfc.compiler.lower.dependence import Names
 from tfc.compiler.lower.normal import normalise, reductions
 from tfc.compiler.target import Target
 from tfc.ir.body import (

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from tfc.compiler.lower import math
+from tfc.compiler.lower.dependence import POSITIONS, Names
+from tfc.compiler.lower.scalars import NARROW_FLOATS, identity, scalar_op
 from tfc.ir.body import (
     COMBINE,
     Apply,
@@ -25,7 +26,6 @@ from tfc.ir.body import (
     Position,
     Range,
     Reduce,
-    children,
 )
 from tfc.ir.core import Block, Value
 from tfc.ir.dims import (
@@ -40,11 +40,8 @@ from tfc.ir.dims import (
     terms_of,
 )
 from tfc.ir.loop.build import LoopBuilder
-from tfc.ir.loop.scalar import MATH
-from tfc.ir.types import BOOL, F32, I64, DType, ScalarType, VectorType
+from tfc.ir.types import I64, ScalarType, VectorType
 
-NARROW_FLOATS = ("f16", "bf16")
-POSITIONS = ("argmax", "argmin")
 # Lanes further apart than this are gathered one by one.
 MOST_STEP = 4
 
@@ -66,39 +63,6 @@ class Lane:
     name: str
     width: int
     mask: Value | None = None
-
-
-class Names:
-    """What expressions depend on, remembered by node."""
-
-    def __init__(self) -> None:
-        self._free: dict[int, frozenset[str]] = {}
-        self._reads: dict[int, bool] = {}
-        self._alive: list[Expr] = []
-
-    def free(self, expr: Expr) -> frozenset[str]:
-        """The names (iterators and shape symbols) that `expr` depends on."""
-        known = self._free.get(id(expr))
-        if known is None:
-            names: set[str] = set()
-            for child in children(expr):
-                names |= self.free(child)
-            for dim in own_dims(expr):
-                names |= symbols_of(dim)
-            if isinstance(expr, Reduce):
-                names -= {it.name for it in expr.iters}
-            known = self._free[id(expr)] = frozenset(names)
-            self._alive.append(expr)
-        return known
-
-    def reads(self, expr: Expr) -> bool:
-        """Whether evaluating `expr` touches memory."""
-        known = self._reads.get(id(expr))
-        if known is None:
-            own = isinstance(expr, (Load, Keep))
-            known = self._reads[id(expr)] = own or any(self.reads(c) for c in children(expr))
-            self._alive.append(expr)
-        return known
 
 
 class Emitter:
@@ -604,33 +568,6 @@ def _runs(lo: DimLike, hi: DimLike) -> bool:
     return isinstance(lo, int) and isinstance(hi, int) and lo < hi
 
 
-def scalar_op(b: LoopBuilder, name: str, args: Sequence[Value], dtype: DType) -> Value:
-    """Emit a scalar op; math functions are expanded, narrow floats computed in f32."""
-    if dtype.name in NARROW_FLOATS and name not in ("cast", "bitcast", "select"):
-        wide = [b.cast(a, F32) if b.dtype_of(a).name in NARROW_FLOATS else a for a in args]
-        return b.cast(scalar_op(b, name, wide, F32), dtype)
-    if name in MATH:
-        return math.expand(b, name, args)
-    if dtype == BOOL and any(b.dtype_of(a).name in NARROW_FLOATS for a in args):
-        args = [b.cast(a, F32) for a in args]
-    return b.scalar(name, tuple(args), dtype)
-
-
-def identity(kind: str, dtype: DType) -> float:
-    """The start value of a reduction."""
-    if kind in ("sum", "any"):
-        return 0
-    if kind in ("prod", "all"):
-        return 1
-    lowest = kind in ("max", "argmax")
-    if dtype.is_float:
-        return float("-inf") if lowest else float("inf")
-    if dtype.kind == "u" or dtype == BOOL:
-        return 0 if lowest else (1 if dtype == BOOL else (1 << dtype.bits) - 1)
-    half = 1 << (dtype.bits - 1)
-    return -half if lowest else half - 1
-
-
 def _is_product(expr: Expr) -> bool:
     return (
         isinstance(expr, Apply)
@@ -638,20 +575,6 @@ def _is_product(expr: Expr) -> bool:
         and expr.dtype.is_float
         and expr.dtype.name not in NARROW_FLOATS
     )
-
-
-def own_dims(expr: Expr) -> list[DimLike]:
-    match expr:
-        case Load() | Keep():
-            return [i for i in expr.index if isinstance(i, (int, Dim))]
-        case Position():
-            return [expr.dim]
-        case Guard():
-            return [d for r in expr.ranges for d in (r.dim, r.lo, r.hi)]
-        case Reduce():
-            return [it.extent for it in expr.iters]
-        case _:
-            return []
 
 
 def _short(name: str) -> str:

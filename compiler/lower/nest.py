@@ -13,7 +13,8 @@ from contextlib import contextmanager
 
 from tfc.compiler.lower.compose import Nest
 from tfc.compiler.lower.cost import PARALLEL_WORK, TASK_WORK, estimate, work
-from tfc.compiler.lower.emitter import POSITIONS, Emitter, Lane
+from tfc.compiler.lower.dependence import POSITIONS
+from tfc.compiler.lower.emitter import Emitter, Lane
 from tfc.compiler.lower.normal import reductions
 from tfc.compiler.lower.plan import (
     MAX_LANES,

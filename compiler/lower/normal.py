@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from tfc.compiler.lower.compose import Nest, Output
-from tfc.compiler.lower.emitter import own_dims
+from tfc.compiler.lower.dependence import own_dims
 from tfc.ir.body import Expr, Iter, Reduce, rewrite, substitute_dims, walk
 from tfc.ir.dims import (
     Dim,

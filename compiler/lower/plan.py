@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from tfc.compiler.lower.compose import Nest
 from tfc.compiler.lower.cost import estimate
-from tfc.compiler.lower.emitter import MOST_STEP, POSITIONS, Names
+from tfc.compiler.lower.dependence import POSITIONS, Names
+from tfc.compiler.lower.emitter import MOST_STEP
 from tfc.compiler.lower.normal import reductions
 from tfc.compiler.target import Target
 from tfc.ir.body import Expr, Iter, Keep, Load, walk

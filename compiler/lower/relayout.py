@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfc.compiler.lower.compose import Nest, Output
-from tfc.compiler.lower.emitter import POSITIONS
+from tfc.compiler.lower.dependence import POSITIONS
 from tfc.compiler.lower.normal import reductions
 from tfc.ir.body import Expr, Iter, Load, Reduce, loads, rewrite
 from tfc.ir.core import Value

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from tfc.compiler.lower.compose import Nest
 from tfc.compiler.lower.cost import estimate, work
-from tfc.compiler.lower.emitter import POSITIONS, Emitter
+from tfc.compiler.lower.dependence import POSITIONS
+from tfc.compiler.lower.emitter import Emitter
 from tfc.compiler.lower.nest import NestSchedule, parallel_loops
 from tfc.compiler.lower.normal import reductions
 from tfc.compiler.lower.plan import Plan

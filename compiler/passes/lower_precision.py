@@ -12,7 +12,7 @@ from tfc.compiler.rewrite import blocks_of
 from tfc.ir import arrays
 from tfc.ir.build import GraphBuilder, tensor_type
 from tfc.ir.core import Block, Module, Op, Value
-from tfc.ir.opdef import OPS, OpDef, Trait
+from tfc.ir.opdef import OPS, Kind, OpDef, Trait
 from tfc.ir.types import BF16, F32
 
 _PAD, _CONCAT = OPS["pad"], OPS["concat"]
@@ -66,10 +66,10 @@ class _Lowering:
 
 def _gains(op: Op) -> bool:
     """Whether the op is a product by constants for which there is a dense schedule."""
-    if op.name not in ("matmul", "conv") or tensor_type(op.result).dtype != F32:
+    assert isinstance(op.defn, OpDef)
+    if op.defn.kind is not Kind.CONTRACTION or tensor_type(op.result).dtype != F32:
         return False
-    groups = op.attrs.groups if op.name == "conv" else 1
-    return groups == 1 and is_constant(op.operands[1])
+    return getattr(op.attrs, "groups", 1) == 1 and is_constant(op.operands[1])
 
 
 def _moves(op: Op) -> bool:
