@@ -207,9 +207,7 @@ class Emitter:
     def cached_mask(self, at: DimLike, start: Value, end: Value, width: int) -> Value:
         """The mask of lanes with start + lane < end, made once for a given position `at`."""
         level = self._level(symbols_of(at))
-        return self._cached(
-            level, ("mask", at, width), lambda: self.b.tail_mask(start, end, width)
-        )
+        return self._cached(level, ("mask", at, width), lambda: self.b.tail_mask(start, end, width))
 
     def lanes_of(self, dim: DimLike) -> Value:
         """Emit an integer expression as a vector over the lanes."""
@@ -484,9 +482,7 @@ class Emitter:
 
     # -- reductions -----------------------------------------------------------------------------
 
-    def reduce(
-        self, expr: Reduce, copies: Sequence[Mapping[str, Value]] = ({},)
-    ) -> list[Value]:
+    def reduce(self, expr: Reduce, copies: Sequence[Mapping[str, Value]] = ({},)) -> list[Value]:
         """Emit one loop nest that computes `expr` for each of `copies`, and return the results.
 
         A copy gives iterators other values, so that the copies share what does not depend on

@@ -152,9 +152,7 @@ class KernelBuilder:
         pairs = dict(group.results)
         return Group(ops[-1].name, tuple(ops), group.outer, ((result, pairs.get(result, result)),))
 
-    def _compose(
-        self, group: Group, staged: Mapping[Value, Access]
-    ) -> tuple[Composer, Nest]:
+    def _compose(self, group: Group, staged: Mapping[Value, Access]) -> tuple[Composer, Nest]:
         # Equal groups get equal names, and so equal fingerprints.
         names = itertools.count()
         composer = Composer(set(group.ops), group.outer, self._access, staged, names)

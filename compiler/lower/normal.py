@@ -172,9 +172,7 @@ def _collapse(nest: Nest) -> Nest:
 def _merge(nest: Nest, outer: Iter, inner: Iter) -> Nest:
     whole = Iter(inner.name, outer.extent * inner.extent)
     nest = _replace(nest, outer.name, 0, ())
-    return Nest(
-        tuple(whole if it.name == inner.name else it for it in nest.iters), nest.outputs
-    )
+    return Nest(tuple(whole if it.name == inner.name else it for it in nest.iters), nest.outputs)
 
 
 def _collapse_reductions(nest: Nest) -> Nest:

@@ -56,8 +56,7 @@ def keep_first(composer: Composer, nest: Nest, staged: Value) -> Nest | None:
 
     filled = Reduce(first.kind, first.iters, rewrite(first.body, keep), first.dtype, first.last)
     outputs = tuple(
-        Output(o.value, o.address, rewrite(o.expr, read, {id(first): filled}))
-        for o in nest.outputs
+        Output(o.value, o.address, rewrite(o.expr, read, {id(first): filled})) for o in nest.outputs
     )
     return Nest(nest.iters, outputs)
 

@@ -158,9 +158,7 @@ class Convolution:
 
 def match(c: Contraction) -> Convolution | None:
     """Recognise a convolution with 3x3 taps, distance 1 and channels innermost."""
-    f32 = all(
-        side.dtype == F32 and side.load.dtype in (F32, BF16) for side in (c.left, c.right)
-    )
+    f32 = all(side.dtype == F32 and side.load.dtype in (F32, BF16) for side in (c.left, c.right))
     if not f32 or c.batch or c.reduce.dtype != F32:
         return None
     c = _split_taps(c)

@@ -400,9 +400,7 @@ _register(LoopOp("const", _const, ConstAttrs))
 _register(LoopOp("dim", lambda types, attrs: (INDEX,), DimAttrs))
 _register(LoopOp("splat", _splat, LanesAttrs))
 _register(LoopOp("iota", lambda types, attrs: (VectorType(attrs.dtype, attrs.lanes),), LanesAttrs))
-_register(
-    LoopOp("extract", lambda types, attrs: (ScalarType(_vector(types[0]).dtype),), LaneAttrs)
-)
+_register(LoopOp("extract", lambda types, attrs: (ScalarType(_vector(types[0]).dtype),), LaneAttrs))
 _register(LoopOp("insert", lambda types, attrs: (_vector(types[1]),), LaneAttrs))
 _register(LoopOp("shuffle", _shuffle, ShuffleAttrs))
 _register(
