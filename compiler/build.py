@@ -21,6 +21,7 @@ from tfc.compiler.codegen.emit import text_key
 from tfc.compiler.codegen.header import header_text
 from tfc.compiler.codegen.main import main_text
 from tfc.compiler.codegen.pool import POOL_LIBC_SYMBOLS, pool_module
+from tfc.compiler.codegen.pycall import PYTHON_ENTRIES, pycall_module
 from tfc.compiler.codegen.support import support_module
 from tfc.compiler.codegen.whole import LLVMLITE_VERSION, whole_assembly, whole_text
 from tfc.compiler.constants import table_blob, table_of
@@ -37,6 +38,7 @@ from tfc.ir.dims import DimLike
 from tfc.ir.errors import UsageError
 from tfc.ir.types import BF16, F32, DType
 from tfc.runtime.artifact import FORMAT_VERSION
+from tfc.runtime.pylayout import PYCALL_VERSION
 
 LIBRARY_SUFFIXES = (".so", ".o", ".a")
 _PROFILE_ENTRIES = ("profile", "cycles")
@@ -103,13 +105,15 @@ class Build:
     options: Options
     texts: dict[str, str]
     objects: list[bytes]
+    python_object: bytes
     manifest: dict[str, Any]
 
-    @property
-    def exports(self) -> list[str]:
+    def exports(self, *extra: str) -> list[str]:
+        """Return the names that a library shows, and those of `extra`, all with the prefix."""
         names = list(_ENTRIES)
         names += _POOL_ENTRIES if self.options.threads else ()
         names += _PROFILE_ENTRIES if self.options.profile else ()
+        names += extra
         return [f"{self.options.prefix}_{name}" for name in names]
 
     @cached_property
@@ -137,12 +141,14 @@ class Build:
     def write_shared(self, out: BinaryIO) -> None:
         """Write the shared object to a binary file.
 
-        It has no soname, so that a program linked to a path finds it by this path.
+        It has no soname, so that a program linked to a path finds it by this path. It alone has
+        the functions for Python.
         """
-        write_shared(out, self.objects, **self._link_arguments())
+        objects = [*self.objects, self.python_object]
+        write_shared(out, objects, exports=self.exports(*PYTHON_ENTRIES), **self._link_arguments())
 
     def write_relocatable(self, out: BinaryIO) -> None:
-        write_relocatable(out, self.objects, **self._link_arguments())
+        write_relocatable(out, self.objects, exports=self.exports(), **self._link_arguments())
 
     def write(self, path: Path) -> None:
         """Write a library of the kind that the suffix says."""
@@ -177,7 +183,6 @@ class Build:
         if self.program.data:
             blobs.append(table_blob(self.program, f"{self.options.prefix}_constants"))
         return {
-            "exports": self.exports,
             "blobs": blobs,
             "manifest": self.manifest_bytes,
             "libc": POOL_LIBC_SYMBOLS if self.options.threads else (),
@@ -187,9 +192,13 @@ class Build:
 def start(options: Options) -> Emission:
     """Begin with the code that does not depend on the program."""
     emission = Emission(options.target, min(options.opt, 2), options.jobs, Cache(options.cache))
-    for text in _common_texts(options).values():
+    for text in (*_common_texts(options).values(), _python_text(options)):
         emission.add(text)
     return emission
+
+
+def _python_text(options: Options) -> str:
+    return pycall_module(options.prefix, options.target.triple)
 
 
 def _common_texts(options: Options) -> dict[str, str]:
@@ -230,7 +239,8 @@ def finish(program: Module, options: Options, emission: Emission) -> Build:
         program.main, target, prefix, _encoded(manifest), has_constants=bool(program.data)
     )
     objects += emission.objects([texts["abi"]], progress)
-    return Build(program, options, texts, objects, manifest)
+    (python_object,) = emission.objects([_python_text(options)], progress)
+    return Build(program, options, texts, objects, python_object, manifest)
 
 
 def _encoded(manifest: Mapping[str, Any]) -> bytes:
@@ -258,6 +268,7 @@ def _manifest(
         digest.update(entry.ref.hash.encode())
     return {
         "format_version": FORMAT_VERSION,
+        "pycall_version": PYCALL_VERSION,
         "name": options.name,
         "prefix": options.prefix,
         "threads": options.threads,

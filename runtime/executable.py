@@ -18,6 +18,8 @@ import numpy.typing as npt
 from tfc.runtime.errors import InputError, RuntimeFault
 from tfc.runtime.library import TENSOR_WORDS, Context, Library
 from tfc.runtime.pool import shared_pool
+from tfc.runtime.pycall import FastCall, State, install, layout_is_known
+from tfc.runtime.pylayout import PYCALL_VERSION
 from tfc.runtime.signature import Port, Signature, as_input, numpy_dtype
 
 Array = npt.NDArray[Any]
@@ -58,7 +60,7 @@ def _check_layout() -> None:
 _check_layout()
 
 
-class Executable:
+class Executable(FastCall):
     """A compiled model.
 
     Called with arrays it returns an array, or a tuple for several outputs; called with a dict of
@@ -75,6 +77,8 @@ class Executable:
         self._dtypes = tuple(numpy_dtype(port.dtype) for port in self.inputs)
         self._plans: dict[Any, _Plan] = {}
         self._spaces: list[_Space] = []
+        self._home: _Space | None = None
+        self._fast = self._fast_state() if layout_is_known() else None
         self._stages: Callable[[str], str] | None = None
         _executables.add(self)
 
@@ -158,14 +162,11 @@ class Executable:
             words[at] = _pointer_at(id(y) + _DATA_AT).value
             at += TENSOR_WORDS
             results.append(y)
-        try:
-            space = self._spaces.pop()
-        except IndexError:
-            space = _Space(self)
+        space = self._taken_space()
         if space.size < plan.workspace:
             space.grow(plan.workspace)
         code = self._native_run(space.address, frame.inputs, frame.outputs)
-        self._spaces.append(space)
+        self._give_back(space)
         plan.frames.append(frame)
         if code:
             raise self._fault(code)
@@ -201,8 +202,51 @@ class Executable:
         kind = InputError if code in (1, 6) else RuntimeFault
         return kind(f"{self.name}: {reason} (code {code})")
 
+    # -- contexts -------------------------------------------------------------------------------
+
+    def _fast_state(self) -> State:
+        """Have calls run natively where they can; this class is what they run slowly by."""
+        if self.manifest.get("pycall_version") == PYCALL_VERSION:
+            install(Executable, self._library)
+        inputs, outputs = (
+            [(dtype, len(port.shape)) for dtype, port in zip(dtypes, ports, strict=True)]
+            for dtypes, ports in (
+                (self._dtypes, self.inputs),
+                ([numpy_dtype(port.dtype) for port in self.outputs], self.outputs),
+            )
+        )
+        symbols = len(self.signature.symbols)
+        state = State(self._library, inputs, outputs, symbols, self.threads, _call_slowly)
+        self._state = state.array
+        return state
+
+    def _taken_space(self) -> _Space:
+        """Return a space for one call: the native method's, `_home`, unless it is in use."""
+        if self._fast is not None:
+            if self._fast.take() and self._home is not None:
+                return self._home
+            if self._home is None:
+                self._home = _Space(self)
+                return self._home
+        try:
+            return self._spaces.pop()
+        except IndexError:
+            return _Space(self)
+
+    def _give_back(self, space: _Space) -> None:
+        if space is self._home and self._fast is not None:
+            self._fast.give(space.address)
+        else:
+            self._spaces.append(space)
+
     def _forget_pool(self) -> None:
-        self._spaces = []
+        self._spaces, self._home = [], None
+        if self._fast is not None:
+            self._fast.give(0)
+
+
+# The class's own `__call__`, before the native one takes its place.
+_call_slowly = Executable.__call__
 
 
 class Memory:

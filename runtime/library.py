@@ -64,13 +64,15 @@ class Library:
             raise ArtifactError(path, f"cannot be loaded: {reason}") from error
         weakref.finalize(self, _ctypes.dlclose, self._code._handle).atexit = False
         pointer, i32, i64 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
+        self._prefix = prefix
         try:
             self.run = self._function(f"{prefix}_run", i32, pointer, pointer, pointer)
             self.shapes = self._function(f"{prefix}_shapes", i32, pointer, pointer, pointer)
             self.workspace_size = self._function(f"{prefix}_workspace_size", i64, pointer, i32)
+            self.python_exchange = self._python_exchange(prefix)
             if threads:
                 self.pool_create = self._function(f"{prefix}_pool_create", pointer, i32)
-                self.parallel_for_address = self._address(f"{prefix}_parallel_for")
+                self.parallel_for_address = self.address("parallel_for")
         except AttributeError as error:
             raise ArtifactError(path, f"damaged: {error}") from error
 
@@ -85,7 +87,21 @@ class Library:
         function.argtypes = arguments
         return function
 
-    def _address(self, name: str) -> int:
-        address = ctypes.cast(getattr(self._code, name), ctypes.c_void_p).value
-        assert address is not None
-        return address
+    def _python_exchange(self, prefix: str) -> Any:
+        """Return what `runtime.pycall` needs beside `call`; None where the file has neither."""
+        pointer = ctypes.c_void_p
+        try:
+            return self._function(f"{prefix}_exchange", pointer, pointer, pointer)
+        except AttributeError:
+            return None
+
+    def address(self, entry: str) -> int:
+        """Return where a function is; `entry` is its name without the prefix."""
+        return address_of(getattr(self._code, f"{self._prefix}_{entry}"))
+
+
+def address_of(function: Any) -> int:
+    """Return the address of a foreign function."""
+    address = ctypes.cast(function, ctypes.c_void_p).value
+    assert address is not None
+    return address

@@ -12,8 +12,10 @@ from typing import Any
 import llvmlite.binding as llvm
 
 from tfc.compiler.codegen.pool import POOL_LIBC_SYMBOLS, pool_module
+from tfc.compiler.codegen.pycall import PYTHON_ENTRIES, pycall_module
 from tfc.compiler.link.files import write_atomically
 from tfc.compiler.link.shared import write_shared
+from tfc.runtime.pylayout import PYCALL_VERSION
 
 TRIPLE = "x86_64-unknown-linux-gnu"
 
@@ -147,9 +149,13 @@ _EXPORTS = ("twice_run", "twice_shapes", "twice_workspace_size")
 _POOL_EXPORTS = ("twice_pool_create", "twice_pool_destroy", "twice_parallel_for")
 
 
+_PYTHON_EXPORTS = tuple(f"twice_{name}" for name in PYTHON_ENTRIES)
+
+
 def manifest(threads: bool = False, **changes: Any) -> dict[str, Any]:
     return {
         "format_version": 1,
+        "pycall_version": PYCALL_VERSION,
         "name": "twice",
         "prefix": "twice",
         "threads": threads,
@@ -166,12 +172,13 @@ def manifest(threads: bool = False, **changes: Any) -> dict[str, Any]:
     }
 
 
-def write(path: Path, threads: bool = False, **changes: Any) -> Path:
-    """Write the artifact; `changes` replace entries of its manifest."""
+def write(path: Path, threads: bool = False, python: bool = True, **changes: Any) -> Path:
+    """Write the artifact, or one without the functions for Python; `changes`: of the manifest."""
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
     machine = llvm.Target.from_triple(TRIPLE).create_target_machine(reloc="pic", codemodel="small")
     texts = [_BODY.replace("TRIPLE", TRIPLE)] + [pool_module("twice", TRIPLE)] * threads
+    texts += [pycall_module("twice", TRIPLE)] * python
     objects = [machine.emit_object(llvm.parse_assembly(text)) for text in texts]
     facts = json.dumps(manifest(threads, **changes)).encode()
     write_atomically(
@@ -179,7 +186,7 @@ def write(path: Path, threads: bool = False, **changes: Any) -> Path:
         lambda out: write_shared(
             out,
             objects,
-            exports=_EXPORTS + (_POOL_EXPORTS if threads else ()),
+            exports=_EXPORTS + _POOL_EXPORTS * threads + _PYTHON_EXPORTS * python,
             manifest=facts,
             libc=POOL_LIBC_SYMBOLS if threads else (),
         ),
