@@ -5,7 +5,7 @@ Front ends are imported when a file asks for one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,6 +17,7 @@ from tfc.ir.verify import verify
 
 Given: TypeAlias = "int | tuple[int, int | None] | None"
 Dims: TypeAlias = "Mapping[str, Given] | None"
+Shapes: TypeAlias = "Mapping[str, Sequence[Any] | None] | None"
 
 _TEXT_START = b"tfc "
 
@@ -26,18 +27,22 @@ def open_module(
     dims: Dims = None,
     constants: Path | None = None,
     files: list[Path] | None = None,
+    shapes: Shapes = None,
 ) -> Module:
     """Return the module of a path or an ONNX ModelProto.
 
     constants: the directory with the data of IR text; by default `constants_beside` the file.
-    files: gets the files beside an ONNX model that hold its weights.
+    files: gets the files beside an ONNX model that hold its weights. shapes: of inputs that an
+    ONNX model leaves open.
     """
     if isinstance(source, (str, Path)) and is_text(Path(source)):
+        if shapes:
+            raise UsageError("shapes are for ONNX models; IR text has those of its inputs")
         path = Path(source)
         return read_text(path, dims, constants or constants_beside(path))
     from tfc.compiler.frontends import onnx
 
-    return onnx.load(source, dims, files=files)
+    return onnx.load(source, dims, files=files, shapes=shapes)
 
 
 def is_text(path: Path) -> bool:

@@ -17,7 +17,7 @@ from tfc.runtime.loader import load
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from tfc.compiler.source import Dims
+    from tfc.compiler.source import Dims, Shapes
     from tfc.compiler.target import Target
     from tfc.graph import Graph, Tensor
 
@@ -36,6 +36,7 @@ def compile(
     opt: int = 2,
     dtype: str = "f32",
     dims: Dims = None,
+    shapes: Shapes = None,
     name: str | None = None,
     constants: str | os.PathLike[str] | None = None,
 ) -> Executable:
@@ -48,6 +49,9 @@ def compile(
     dtype: bf16 rounds the operands of matrix products and convolutions by constants to bf16;
     sums and all else stay f32.
     dims: for a dynamic dim by name, a size, or bounds (lo, hi), hi may be None.
+    shapes: for an ONNX input whose type leaves them open, by name: of a tensor of unknown rank its
+    shape; of a sequence the list of its tensors' shapes, which become inputs NAME.0 and so on; of
+    an optional what it holds, or None where that is nothing. A name in a shape is a dynamic dim.
     name: what the artifact is called. constants: where the data of IR text is.
 
     An ONNX file that was compiled before with the same options comes from the cache.
@@ -61,6 +65,7 @@ def compile(
         "opt": opt,
         "dtype": dtype,
         "dims": dims,
+        "shapes": shapes,
         "name": name,
         "constants": constants,
     }

@@ -2,7 +2,8 @@
 
 Each model becomes an artifact, a file that the runtime alone loads and runs. An input whose value
 decides shapes, such as the operand `shape` of Reshape, is compiled in: a model with such inputs
-is compiled when `run` first sees their values, and again for other values.
+is compiled when `run` first sees their values, and again for other values. So are the shapes of
+what a sequence or an optional holds. Sequences are lists; an optional without an element is None.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ __all__ = ["TfcBackend", "is_compatible", "prepare", "run_model", "supports_devi
 Array = npt.NDArray[Any]
 # Loads an artifact and returns what runs it on arrays in the order of its inputs.
 Loader = Callable[[Path], Callable[[Sequence[Array]], Sequence[Array]]]
+Program = Callable[[Sequence[Array]], tuple[Any, ...]]
 
 # Values of inputs that are compiled in: shapes, axes, scales; never the data itself.
 _MOST_VALUES = 64
@@ -53,15 +55,16 @@ class TfcRep(BackendRep):  # type: ignore[misc]
         weakref.finalize(self, self._folder.cleanup)
         stored = {tensor.name for tensor in model.graph.initializer}
         self._inputs = [p.name for p in model.graph.input if p.name not in stored]
+        self._nested = {p.name for p in model.graph.input if front_end.is_nested(p)}
         self._needed: set[str] = set()
-        self._programs: dict[Any, Callable[[Sequence[Array]], Sequence[Array]]] = {}
+        self._programs: dict[Any, Program] = {}
 
     def prepare(self) -> None:
-        """Compile the model, unless values of its inputs are needed for that."""
+        """Compile the model, unless values of its inputs are needed for that, or what they hold."""
         try:
-            self._programs[()] = self._compile({})
+            self._programs[(), repr({})] = self._compile({}, {})
         except front_end.ValueNeeded as error:
-            self._needed = set(error.inputs)
+            self._needed = set(error.inputs) - self._nested
 
     def run(self, inputs: Any, **kwargs: Any) -> tuple[Any, ...]:
         """Return the outputs in the model's order.
@@ -69,22 +72,24 @@ class TfcRep(BackendRep):  # type: ignore[misc]
         inputs: arrays in the order of the model's inputs, or one dict by name, or one array.
         """
         given = self._named(inputs)
+        shapes = {name: _shapes(given[name]) for name in self._inputs if name in self._nested}
         while True:
             values = {name: given[name] for name in self._inputs if name in self._needed}
-            key = tuple((name, v.tobytes(), v.shape) for name, v in values.items())
+            known = tuple((name, v.tobytes(), v.shape) for name, v in values.items())
+            key = (known, repr(shapes))
             program = self._programs.get(key)
             if program is None:
                 try:
-                    program = self._programs[key] = self._compile(values)
+                    program = self._programs[key] = self._compile(values, shapes)
                 except front_end.ValueNeeded as error:
-                    more = {n for n in error.inputs if given[n].size <= _MOST_VALUES}
+                    more = {n for n in error.inputs - self._nested if _is_small(given[n])}
                     if more <= self._needed:
                         raise
                     self._needed |= more
                     continue
-            return tuple(program([given[n] for n in self._inputs if n not in values]))
+            return program([x for n in self._inputs if n not in values for x in _arrays(given[n])])
 
-    def _named(self, inputs: Any) -> dict[str, Array]:
+    def _named(self, inputs: Any) -> dict[str, Any]:
         if isinstance(inputs, Mapping):
             named = dict(inputs)
         else:
@@ -95,16 +100,51 @@ class TfcRep(BackendRep):  # type: ignore[misc]
         missing = [name for name in self._inputs if name not in named]
         if missing:
             raise UsageError(f"input {missing[0]!r} is missing")
-        return {
-            name: numpy_helper.to_array(v) if isinstance(v, TensorProto) else np.asarray(v)
-            for name, v in named.items()
-        }
+        return {name: _item(v) if name in self._nested else _array(v) for name, v in named.items()}
 
-    def _compile(self, values: Mapping[str, Array]) -> Callable[[Sequence[Array]], Sequence[Array]]:
-        module = front_end.load(self._model, values=values)
+    def _compile(
+        self, values: Mapping[str, Array], shapes: Mapping[str, front_end.Shapes]
+    ) -> Program:
+        results: dict[str, Any] = {}
+        module = front_end.load(self._model, values=values, shapes=shapes, results=results)
         path = Path(self._folder.name) / f"{len(self._programs)}.so"
         compile_module(module, self._options).write(path)
-        return self._loader(path)
+        run = self._loader(path)
+
+        def program(arrays: Sequence[Array]) -> tuple[Any, ...]:
+            found = iter(run(arrays))
+            return tuple(front_end.as_python(item, found) for item in results.values())
+
+        return program
+
+
+def _array(given: Any) -> Array:
+    return numpy_helper.to_array(given) if isinstance(given, TensorProto) else np.asarray(given)
+
+
+def _item(given: Any) -> Any:
+    """A list of arrays, an array, or None."""
+    if isinstance(given, (list, tuple)):
+        return [_array(x) for x in given]
+    return None if given is None else _array(given)
+
+
+def _arrays(given: Any) -> list[Array]:
+    """The arrays of an input: of a list all of them, of None none."""
+    if given is None:
+        return []
+    return given if isinstance(given, list) else [given]
+
+
+def _shapes(given: Any) -> front_end.Shapes:
+    if isinstance(given, list):
+        return [x.shape for x in given]
+    shape: front_end.Shapes = None if given is None else given.shape
+    return shape
+
+
+def _is_small(given: Any) -> bool:
+    return isinstance(given, np.ndarray) and given.size <= _MOST_VALUES
 
 
 class TfcBackend(Backend):  # type: ignore[misc]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tfc.compiler.build import Build, Options, precision
 from tfc.compiler.codegen.host import missing_features, resolve_target
 from tfc.compiler.driver import print_stage
-from tfc.compiler.source import Dims, is_text, open_module, specialise
+from tfc.compiler.source import Dims, Shapes, is_text, open_module, specialise
 from tfc.compiler.target import Target
 from tfc.graph import Graph, Tensor
 from tfc.inprocess import compile_in_process
@@ -38,6 +38,7 @@ class Request:
     opt: int
     dtype: str
     dims: Dims
+    shapes: Shapes
     name: str | None
     constants: str | os.PathLike[str] | None
     _files: list[Path] = field(default_factory=list, init=False)
@@ -92,7 +93,9 @@ class Request:
         source = self._source
         if not isinstance(source, Graph):
             folder = Path(self.constants) if self.constants else None
-            return open_module(source, self.dims, folder, self._files)
+            return open_module(source, self.dims, folder, self._files, self.shapes)
+        if self.shapes:
+            raise UsageError("shapes are for ONNX models; a graph has those of its inputs")
         module = source.copy()
         if self.dims:
             specialise(module, self.dims)

@@ -268,8 +268,8 @@ def test_strings_are_unsupported() -> None:
 
 def test_input_that_is_no_tensor_is_unsupported() -> None:
     model = small()
-    model.graph.input[0].CopyFrom(helper.make_tensor_sequence_value_info("x", 1, None))
-    with pytest.raises(UnsupportedError, match="input 'x': a sequence_type input"):
+    model.graph.input[0].CopyFrom(helper.make_sparse_tensor_value_info("x", 1, (2, 3)))
+    with pytest.raises(UnsupportedError, match="input 'x': a sparse_tensor_type input"):
         load(model)
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from tfc.compiler.frontends.onnx.context import Array
 from tfc.compiler.frontends.onnx.importer import Importer, Problem
+from tfc.compiler.frontends.onnx.nested import Given as Shapes
+from tfc.compiler.frontends.onnx.nested import Item, as_python, is_nested
 from tfc.compiler.frontends.onnx.reader import read
 from tfc.compiler.frontends.onnx.symbols import Given
 from tfc.ir.core import Module
@@ -20,7 +22,7 @@ from tfc.ir.errors import CompileError, TfcError, UnsupportedError, UsageError
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["Problem", "ValueNeeded", "check", "load"]
+__all__ = ["Problem", "Shapes", "ValueNeeded", "as_python", "check", "is_nested", "load"]
 
 
 def load(
@@ -29,19 +31,23 @@ def load(
     name: str | None = None,
     values: Mapping[str, Array] | None = None,
     files: list[Path] | None = None,
+    shapes: Mapping[str, Shapes] | None = None,
+    results: dict[str, Item] | None = None,
 ) -> Module:
     """Import an ONNX model.
 
     dims: for a dynamic dim of the inputs, by name: a size that fixes it, or bounds (lo, hi), or
     None. name: what errors and locations call the model, instead of the file's name. values:
     inputs that are constants from now on, and none of the module's inputs. files: gets the other
-    files that were read.
+    files that were read. shapes: of inputs that the model leaves open: of a sequence a list of its
+    tensors' shapes, of an optional that of its element or None. results: gets what each output is
+    made of; the module's outputs are the tensors in it.
     Raises TfcError alone: ValueNeeded where values of inputs may help. The file must not change
     while the module is in use: large weights stay where they are in it.
     """
     with _only_our_errors(source):
         found = read(source, name)
-        importer = Importer(found, dims, values=values)
+        importer = Importer(found, dims, values=values, shapes=shapes)
         try:
             module = importer.run()
         except UnsupportedError as error:
@@ -50,6 +56,8 @@ def load(
             raise ValueNeeded(error.message, error.where, frozenset(importer.wanted)) from error
         if files is not None:
             files.extend(found.tensors.files)
+        if results is not None:
+            results.update(importer.results)
         return module
 
 

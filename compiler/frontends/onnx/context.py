@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from tfc.compiler.frontends.onnx.nested import Item, OptionalItem, TensorSequence, describe, leaves
 from tfc.compiler.frontends.onnx.storage import packed, unpacked
 from tfc.compiler.frontends.onnx.tensors import MAX_BYTES, TensorReader
 from tfc.ir import arrays
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from tfc.compiler.frontends.onnx.importer import Importer
 
 Array = npt.NDArray[Any]
-Results: TypeAlias = "Value | Sequence[Value | None]"
+Results: TypeAlias = "Item | Sequence[Item | None]"
 Shape: TypeAlias = "tuple[DimLike, ...]"
 
 # AttributeProto.AttributeType: its number, name, and the field that holds it
@@ -190,10 +191,26 @@ class Context:
         return position < len(self.node.input) and bool(self.node.input[position])
 
     def x(self, position: int = 0) -> Value:
-        """The operand at `position`, which must be there."""
+        """The operand at `position`, which must be there and be a tensor."""
+        return self.importer.value(self._name(position))
+
+    def item(self, position: int = 0) -> Item:
+        """The operand at `position`: a tensor, a sequence or an optional."""
+        return self.importer.item(self._name(position))
+
+    def sequence(self, position: int = 0) -> TensorSequence:
+        """The operand at `position`, which must be a sequence; an optional stands for its own."""
+        found = self.item(position)
+        if isinstance(found, OptionalItem) and found.element is not None:
+            found = found.element
+        if not isinstance(found, TensorSequence):
+            raise ModelError(f"operand {position} is {describe(found)}, no sequence")
+        return found
+
+    def _name(self, position: int) -> str:
         if not self.has(position):
             raise ModelError(f"operand {position} is missing")
-        return self.importer.value(self.node.input[position])
+        return str(self.node.input[position])
 
     def optional(self, position: int) -> Value | None:
         return self.x(position) if self.has(position) else None
@@ -341,7 +358,8 @@ class Context:
 
     def is_symbolic(self) -> bool:
         """Whether an operand's shape has a symbolic dim."""
-        return any(not self.type(i).is_static for i in range(self.count) if self.has(i))
+        items = [self.item(i) for i in range(self.count) if self.has(i)]
+        return any(not tensor_type(x).is_static for item in items for x in leaves(item))
 
     def equate(self, a: DimLike, b: DimLike) -> None:
         """Make two dims equal that the operator wants to be, if one is a mere symbol.

@@ -157,7 +157,7 @@ def _where(ctx: Context) -> Results:
 
 
 def _identity(ctx: Context) -> Results:
-    return ctx.x()
+    return ctx.item()
 
 
 def _dropout(ctx: Context) -> Results:

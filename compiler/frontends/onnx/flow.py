@@ -9,6 +9,7 @@ from typing import Any
 
 from tfc.compiler.evaluate import constant_array, is_constant
 from tfc.compiler.frontends.onnx.context import Context, Results, Rule
+from tfc.compiler.frontends.onnx.nested import Item, alike, describe, leaves, tensor, with_leaves
 from tfc.compiler.frontends.onnx.trips import Body, count_rounds
 from tfc.ir.build import tensor_type
 from tfc.ir.control import Next, Round, Scanned
@@ -19,8 +20,8 @@ from tfc.ir.errors import ModelError, UnsupportedError
 from tfc.ir.opdef import OPS, NoAttrs
 from tfc.ir.types import BOOL, I64, TensorType
 
-# A loop is written out where carried values change their shapes, if it has no more rounds.
-MAX_UNROLLED = 64
+# A loop is written out where carried values change their types, if it has no more rounds.
+MAX_UNROLLED = 256
 
 
 # -- regions ------------------------------------------------------------------------------------
@@ -43,9 +44,15 @@ def _scalar(ctx: Context, x: Value, what: str) -> Value:
     return ctx.as_scalar(x)
 
 
-def _same_types(ctx: Context, one: Sequence[Value], other: Sequence[Value]) -> bool:
-    """Whether values have the same types two by two; dims that are mere symbols are made equal."""
-    for x, y in zip(one, other, strict=True):
+def _flat(items: Sequence[Item]) -> list[Value]:
+    return [x for item in items for x in leaves(item)]
+
+
+def _same_types(ctx: Context, one: Sequence[Item], other: Sequence[Item]) -> bool:
+    """Whether items have the same types two by two; dims that are mere symbols are made equal."""
+    if not all(map(alike, one, other)):
+        return False
+    for x, y in zip(_flat(one), _flat(other), strict=True):
         a, b = tensor_type(x), tensor_type(y)
         if a.dtype != b.dtype:
             raise ctx.malformed(f"a value is {a.dtype} on one way and {b.dtype} on the other")
@@ -71,7 +78,7 @@ def _if(ctx: Context) -> Results:
         return _counted(ctx, ctx.importer.inline(graphs[0 if known.all() else 1]))
     condition = _scalar(ctx, ctx.x(0), "the condition")
     blocks = Block(), Block()
-    sides: list[list[Value]] = []
+    sides: list[list[Item]] = []
     failed: list[ModelError | None] = []
     for block, graph in zip(blocks, graphs, strict=True):
         try:
@@ -93,38 +100,43 @@ def _if(ctx: Context) -> Results:
     raise failed[0]
 
 
-def _counted(ctx: Context, values: list[Value]) -> list[Value]:
+def _counted(ctx: Context, values: list[Item]) -> list[Item]:
     if len(values) != len(ctx.node.output):
         raise ctx.malformed(f"{len(values)} values for {len(ctx.node.output)} results")
     return values
 
 
 def _both(
-    ctx: Context, condition: Value, blocks: tuple[Block, Block], values: list[list[Value]]
+    ctx: Context, condition: Value, blocks: tuple[Block, Block], values: list[list[Item]]
 ) -> Results:
     if not _same_types(ctx, *values):
         for block in blocks:
             block.clear()
-        shapes = [", ".join(str(tensor_type(x)) for x in side) for side in values]
+        shapes = [", ".join(map(describe, side)) for side in values]
         raise ctx.unsupported(
             f"the branches give {shapes[0]} and {shapes[1]}; fix a dynamic dim with dims if that "
             "decides the condition"
         )
     for block, side in zip(blocks, values, strict=True):
         with ctx.b.at(block):
-            ctx.b.op("yield", *side)
-    return ctx.b.emit(OPS["if"], (condition,), NoAttrs(), blocks).results
+            ctx.b.op("yield", *_flat(side))
+    results = iter(ctx.b.emit(OPS["if"], (condition,), NoAttrs(), blocks).results)
+    return [with_leaves(item, results) for item in values[0]]
 
 
 def _only(
-    ctx: Context, condition: Value, block: Block, values: list[Value], error: ModelError
+    ctx: Context, condition: Value, block: Block, values: list[Item], error: ModelError
 ) -> Results:
     """Take the branch that is possible here. A run that wants the other fails."""
+    if not _flat(values):
+        block.clear()
+        raise error
     before = ctx.b.block
     for op in block:
         before.move(op, None)
     message = f"{ctx.node.name or ctx.node.output[0]}: a branch is not possible: {error.message}"
-    return [ctx.b.check(condition, x, message=message) for x in values]
+    checked = iter([ctx.b.check(condition, x, message=message) for x in _flat(values)])
+    return [with_leaves(item, checked) for item in values]
 
 
 # -- Loop ---------------------------------------------------------------------------------------
@@ -137,10 +149,10 @@ class _Loop:
     graph: Any
     limit: Value | None
     start: Value | None
-    inits: list[Value]
+    inits: list[Item]
     # For each carried value: its place in `inits`, or None where no round changes it.
     places: list[int | None]
-    given: dict[str, Value] = field(default_factory=dict)
+    given: dict[str, Item] = field(default_factory=dict)
 
     @property
     def stacked(self) -> int:
@@ -155,23 +167,26 @@ def _loop(ctx: Context) -> Results:
     if starts is False:
         most = 0
     try:
-        with _region(ctx, Block([TensorType(I64, ()), *map(tensor_type, loop.inits)])) as block:
-            values = _round(ctx, loop, block.args[0], block.args[1:])
-            again = _scalar(ctx, values[0], "the condition")
+        types = map(tensor_type, _flat(loop.inits))
+        with _region(ctx, Block([TensorType(I64, ()), *types])) as block:
+            args = iter(block.args[1:])
+            carried = [with_leaves(item, args) for item in loop.inits]
+            values = _round(ctx, loop, block.args[0], carried)
+            again = _scalar(ctx, tensor(values[0]), "the condition")
             following, stacked = _split(loop, values)
             fits = _same_types(ctx, loop.inits, following)
     except UnsupportedError:
         # A round whose number is known may be possible.
-        for value in (loop.limit, loop.start):
-            if value is not None:
-                ctx.importer.want(value)
+        _want_count(ctx, loop)
         if starts is not True or not isinstance(most, int) or most > MAX_UNROLLED:
             raise
         return _unrolled(ctx, loop, most)
     endless = starts is True and _truth(ctx, again) is True
     if starts is True and not endless and (most is None or isinstance(most, int)):
-        body = Body(block, block.args[1:], again, following)
-        rounds = count_rounds(body, loop.inits, most, ctx.b.constants)
+        rounds = None
+        if fits:
+            body = Body(block, block.args[1:], again, _flat(following))
+            rounds = count_rounds(body, _flat(loop.inits), most, ctx.b.constants)
         most, endless = (most, False) if rounds is None else (rounds, True)
     conditional = not (endless or starts is False)
     if not conditional and most is None and loop.limit is None:
@@ -183,12 +198,19 @@ def _loop(ctx: Context) -> Results:
         return _unrolled(ctx, loop, trips)
     if stacked and trips is None:
         trips = _announced(ctx, len(loop.places))
-    return _emit(ctx, loop, block, (again, following, stacked), trips, conditional)
+    return _emit(ctx, loop, block, (again, _flat(following), stacked), trips, conditional)
+
+
+def _want_count(ctx: Context, loop: _Loop) -> None:
+    """Note that it would help to know how often the loop runs."""
+    for value in (loop.limit, loop.start):
+        if value is not None:
+            ctx.importer.want(value)
 
 
 def _read_loop(ctx: Context) -> _Loop:
     graph = ctx.graph("body")
-    carried = [ctx.x(i) for i in range(2, ctx.count)]
+    carried = [ctx.item(i) for i in range(2, ctx.count)]
     if len(graph.input) != 2 + len(carried) or len(graph.output) < 1 + len(carried):
         raise ctx.malformed(
             f"a body of {len(graph.input)} inputs and {len(graph.output)} outputs "
@@ -224,10 +246,10 @@ def _truth(ctx: Context, x: Value) -> bool | None:
     return bool(constant_array(x, ctx.b.constants).all()) if is_constant(x) else None
 
 
-def _round(ctx: Context, loop: _Loop, number: Value, carried: Sequence[Value]) -> list[Value]:
+def _round(ctx: Context, loop: _Loop, number: Value, carried: Sequence[Item]) -> list[Item]:
     """Compute one round's body; in it the condition is true."""
     first, condition, *protos = loop.graph.input
-    given: dict[str, Value] = dict(loop.given)
+    given: dict[str, Item] = dict(loop.given)
     given[first.name] = _declared(ctx, number, first)
     given[condition.name] = _declared(ctx, ctx.b.constant(True, BOOL), condition)
     for proto, place in zip(protos, loop.places, strict=True):
@@ -241,12 +263,12 @@ def _declared(ctx: Context, x: Value, proto: Any) -> Value:
     return ctx.reshape(x, (1,) * len(proto.type.tensor_type.shape.dim))
 
 
-def _split(loop: _Loop, values: Sequence[Value]) -> tuple[list[Value], list[Value]]:
+def _split(loop: _Loop, values: Sequence[Item]) -> tuple[list[Item], list[Value]]:
     """What the rounds change of a body's outputs, and what is stacked."""
     count = len(loop.places)
     carried = values[1 : 1 + count]
     following = [x for x, place in zip(carried, loop.places, strict=True) if place is not None]
-    return following, list(values[1 + count :])
+    return following, [tensor(item) for item in values[1 + count :]]
 
 
 def _announced(ctx: Context, carried: int) -> int:
@@ -279,13 +301,17 @@ def _emit(
     attrs = OPS["loop"].attrs(
         trips=trips, limited=limited, conditional=conditional, stacked=(False,) * len(stacked)
     )
-    results = ctx.b.emit(OPS["loop"], (*heads, *loop.inits), attrs, [block]).results
-    fixed = [ctx.x(2 + i) for i in range(len(loop.places))]
-    carried = [
-        value if place is None else results[place]
-        for value, place in zip(fixed, loop.places, strict=True)
+    operands = (*heads, *_flat(loop.inits))
+    results = iter(ctx.b.emit(OPS["loop"], operands, attrs, [block]).results)
+    changed = [with_leaves(item, results) for item in loop.inits]
+    return [*_carried(ctx, loop, changed), *results]
+
+
+def _carried(ctx: Context, loop: _Loop, changed: Sequence[Item]) -> list[Item]:
+    """What the node hands out of its carried values: those that no round changes as they were."""
+    return [
+        ctx.item(2 + i) if place is None else changed[place] for i, place in enumerate(loop.places)
     ]
-    return [*carried, *results[len(following) :]]
 
 
 def _is_fixed(ctx: Context) -> bool:
@@ -295,21 +321,24 @@ def _is_fixed(ctx: Context) -> bool:
 
 def _unrolled(ctx: Context, loop: _Loop, trips: DimLike | None) -> Results:
     """Write out every round: what it computes has other types each time."""
-    if not isinstance(trips, int) or trips > MAX_UNROLLED:
-        raise ctx.unsupported("a carried value changes its shape from round to round")
-    carried, rows = loop.inits, []
+    what = "a carried value changes its shape, or how many tensors it has, from round to round"
+    if not isinstance(trips, int):
+        _want_count(ctx, loop)
+        raise ctx.unsupported(f"{what}, and how often it runs is not known")
+    if trips > MAX_UNROLLED:
+        raise ctx.unsupported(f"{what}, and it runs {trips} times; up to {MAX_UNROLLED} are taken")
+    carried: Sequence[Item] = loop.inits
+    rows = []
     for i in range(trips):
         values = _round(ctx, loop, ctx.b.constant(i, I64), carried)
         carried, row = _split(loop, values)
         rows.append(row)
-        more = _truth(ctx, values[0])
+        more = _truth(ctx, tensor(values[0]))
         if more is None:
             raise ctx.unsupported("a round changes shapes, and the data decides how often it runs")
         if not more:
             break
-    results: list[Value | None] = [
-        ctx.x(2 + i) if place is None else carried[place] for i, place in enumerate(loop.places)
-    ]
+    results = _carried(ctx, loop, carried)
     for column in zip(*rows, strict=True):
         parts = [ctx.b.reshape(x, shape=(1, *tensor_type(x).shape)) for x in column]
         results.append(ctx.b.concat(*parts, axis=0) if len(parts) > 1 else parts[0])
@@ -340,7 +369,7 @@ class _Scan:
 
         def body(r: Round) -> Next:
             given = dict(zip(names, (*r.carried, *r.slices), strict=True))
-            values = ctx.importer.inline(self.graph, given)
+            values = [tensor(item) for item in ctx.importer.inline(self.graph, given)]
             if not _same_types(ctx, states, values[: self.states]):
                 raise ctx.unsupported("a state changes its shape from round to round")
             return Next(values[: self.states], values[self.states :])

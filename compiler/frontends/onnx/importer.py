@@ -22,6 +22,17 @@ from tfc.compiler.frontends.onnx.context import (
     Rule,
 )
 from tfc.compiler.frontends.onnx.functions import body_of, has_body
+from tfc.compiler.frontends.onnx.nested import (
+    Given as Shapes,
+)
+from tfc.compiler.frontends.onnx.nested import (
+    Item,
+    OptionalItem,
+    TensorSequence,
+    from_shapes,
+    is_nested,
+    named_leaves,
+)
 from tfc.compiler.frontends.onnx.reader import DOMAINS, Source
 from tfc.compiler.frontends.onnx.schedule import reads, schedule, title
 from tfc.compiler.frontends.onnx.symbols import Given, Symbols
@@ -60,6 +71,17 @@ class Stored:
     ref: ConstRef | None
 
 
+def _check_declared(proto: Any, value: Value) -> None:
+    """Refuse an output whose element type the model declares as another."""
+    kind = proto.type
+    while (name := kind.WhichOneof("value")) in ("sequence_type", "optional_type"):
+        kind = getattr(kind, name).elem_type
+    code = kind.tensor_type.elem_type
+    have = tensor_type(value).dtype
+    if code and dtype_from(code) != have:
+        raise ModelError(f"is declared {dtype_from(code)} but is {have}")
+
+
 class Importer:
     """One import. With `collect`, unsupported nodes are listed in `problems`, not raised."""
 
@@ -69,6 +91,7 @@ class Importer:
         dims: Mapping[str, Given] | None,
         collect: bool = False,
         values: Mapping[str, Array] | None = None,
+        shapes: Mapping[str, Shapes] | None = None,
     ) -> None:
         self.source = source
         # That of the nodes at hand: function bodies have their own.
@@ -77,13 +100,16 @@ class Importer:
         self.constants = ConstantStore()
         # Inputs that rules would rather know the values of.
         self.wanted: set[str] = set()
+        # What each output is made of, by its name in the model.
+        self.results: dict[str, Item] = {}
         self._fixed = dict(values or {})
+        self._shapes = dict(shapes or {})
         self._collect = collect
         self._reads: set[str] = set()
-        self._values: MutableMapping[str, Value | Stored | None] = {}
+        self._values: MutableMapping[str, Item | Stored | None] = {}
         self._start({})
 
-    def _start(self, values: Mapping[str, Value | Stored | None]) -> None:
+    def _start(self, values: Mapping[str, Item | Stored | None]) -> None:
         """Begin with an empty graph and what is known before any node is run."""
         self.block = Block()
         self.builder = FoldingBuilder(self.block, self.constants)
@@ -94,7 +120,8 @@ class Importer:
         """Import the whole model."""
         graph = self.source.graph
         outputs = self._output_names(graph)
-        for name in self._fixed.keys() - {proto.name for proto in graph.input}:
+        given = self._fixed.keys() | self._shapes.keys()
+        for name in sorted(given - {proto.name for proto in graph.input}):
             raise UsageError(f"the model has no input {name!r}")
         with self._at():
             nodes = schedule(graph.node, outputs)
@@ -106,20 +133,19 @@ class Importer:
         while True:
             self._start(initial)
             try:
-                return self._build(graph, nodes, outputs)
+                return self._build(graph, nodes)
             except Equated as found:
                 # Each turn has one symbol less.
                 self.symbols.equate(found.name, found.dim)
 
-    def _build(self, graph: Any, nodes: Sequence[Any], outputs: tuple[str, ...]) -> Module:
+    def _build(self, graph: Any, nodes: Sequence[Any]) -> Module:
         self._add_inputs(graph)
         for node in nodes:
             self._run_node(node)
-        if not self.problems:
-            self._finish(graph, outputs)
+        names = () if self.problems else self._finish(graph)
         module = Module("graph", constants=self.constants, source=self.source.file)
         symbols = self.symbols.finish()
-        module.add(Function("main", self.block, symbols=symbols, output_names=outputs))
+        module.add(Function("main", self.block, symbols=symbols, output_names=names))
         return module
 
     # -- what rules ask ---------------------------------------------------------------------------
@@ -138,7 +164,14 @@ class Importer:
             stack += new
 
     def value(self, name: str) -> Value:
-        """Return the value called `name`; an initialiser enters the graph when first asked for."""
+        """Return the tensor called `name`."""
+        found = self.item(name)
+        if not isinstance(found, Value):
+            raise ModelError(f"{name!r} is {found}, where a tensor must be")
+        return found
+
+    def item(self, name: str) -> Item:
+        """Return what is called `name`; an initialiser enters the graph when first asked for."""
         if name not in self._values:
             raise ModelError(f"reads {name!r}, which nothing defines")
         found = self._values[name]
@@ -173,7 +206,7 @@ class Importer:
                 return int(dims[0].dim_value)
         return None
 
-    def inline(self, graph: Any, given: Mapping[str, Value] | None = None) -> list[Value]:
+    def inline(self, graph: Any, given: Mapping[str, Item] | None = None) -> list[Item]:
         """Compute a subgraph that reads our values in place; return its outputs.
 
         given: its inputs by name.
@@ -188,12 +221,12 @@ class Importer:
             self._load_initialisers(graph)
             for node in nodes:
                 self._run_node(node)
-            return [self.value(name) for name in outputs]
+            return [self.item(name) for name in outputs]
         finally:
             self._values = outer
             self.builder.loc = location
 
-    def expand(self, node: Any) -> list[Value | None]:
+    def expand(self, node: Any) -> list[Item | None]:
         """Compute a node by the nodes of its operator's function body."""
 
         def types() -> list[TensorType | None]:
@@ -204,7 +237,7 @@ class Importer:
             if body is None:
                 raise UnsupportedError(f"no rule for {node.op_type} with these operands")
             given = zip(body.inputs, node.input, strict=False)
-            inputs = {own: self.value(name) for own, name in given if name}
+            inputs = {own: self.item(name) for own, name in given if name}
         wanted = zip(body.outputs, node.output, strict=False)
         outputs = tuple(own for own, name in wanted if name and self.needed(name))
         nodes = schedule(body.nodes, outputs)
@@ -214,7 +247,7 @@ class Importer:
             self._note_reads(nodes, outputs)
             for inner in nodes:
                 self._run_node(inner)
-            return [self.value(own) if own in outputs else None for own in body.outputs]
+            return [self.item(own) if own in outputs else None for own in body.outputs]
         finally:
             self._values, self.opset, self.builder.loc = outer, opset, location
 
@@ -281,7 +314,7 @@ class Importer:
                 if proto.name in self._fixed:
                     self._values[proto.name] = self._given(proto)
                     continue
-                self._values[proto.name] = self.block.add_arg(self._input_type(proto), proto.name)
+                self._values[proto.name] = self._input(proto)
 
     def _given(self, proto: Any) -> Stored:
         """Take an input's value from the caller, as an initialiser."""
@@ -289,18 +322,39 @@ class Importer:
         array = arrays.encode(np.asarray(self._fixed[proto.name]), dtype)
         return Stored(array, dtype, self._store((proto.name, array, dtype)))
 
-    def _input_type(self, proto: Any) -> TensorType:
+    def _input(self, proto: Any) -> Item:
+        if proto.name in self._shapes:
+            return from_shapes(proto.name, proto.type, self._shapes[proto.name], self._shaped)
+        if is_nested(proto):
+            self.wanted.add(proto.name)
+            raise UnsupportedError(
+                f"a {proto.type.WhichOneof('value').removesuffix('_type')}, of which the model "
+                "leaves open what is in it; name the shapes of its tensors with shapes"
+            )
         kind = proto.type.WhichOneof("value")
         if kind != "tensor_type":
             raise UnsupportedError(f"a {kind or 'typeless'} input; tensors are supported")
-        tensor = proto.type.tensor_type
-        dtype = dtype_from(tensor.elem_type)
-        if not tensor.HasField("shape"):
-            raise UnsupportedError("an input of unknown rank")
+        tensor_proto = proto.type.tensor_type
+        dtype = dtype_from(tensor_proto.elem_type)
+        if not tensor_proto.HasField("shape"):
+            raise UnsupportedError("an input of unknown rank; name its shape with shapes")
         shape = tuple(
-            self.symbols.dim(dim, proto.name, axis) for axis, dim in enumerate(tensor.shape.dim)
+            self.symbols.dim(dim, proto.name, axis)
+            for axis, dim in enumerate(tensor_proto.shape.dim)
         )
-        return TensorType(dtype, shape)
+        return self.block.add_arg(TensorType(dtype, shape), proto.name)
+
+    def _shaped(self, name: str, type: Any, given: Sequence[Any]) -> Value:
+        """Add an input of a shape from the caller, which must fit the type in the model."""
+        declared = [dim.dim_value for dim in type.shape.dim]
+        fits = not type.HasField("shape") or (
+            len(declared) == len(given)
+            and all(want in (0, have) for want, have in zip(declared, given, strict=True))
+        )
+        if not fits:
+            raise UsageError(f"{name}: shape {list(given)} is not that of the model, {declared}")
+        shape = tuple(self.symbols.given(dim, name, axis) for axis, dim in enumerate(given))
+        return self.block.add_arg(TensorType(dtype_from(type.elem_type), shape), name)
 
     def _refuse_unknown_ops(self, nodes: Sequence[Any]) -> None:
         unknown: dict[str, Any] = {}
@@ -329,7 +383,7 @@ class Importer:
 
     def _run_node(self, node: Any) -> None:
         problem: str | None = self._unknown(node)
-        values: Sequence[Value | None] = ()
+        values: Sequence[Item | None] = ()
         try:
             if problem is None:
                 values = self._apply(node)
@@ -349,7 +403,7 @@ class Importer:
             if name:
                 self._define(node, name, values[i] if i < len(values) else None)
 
-    def _apply(self, node: Any) -> Sequence[Value | None]:
+    def _apply(self, node: Any) -> Sequence[Item | None]:
         rule = self._rule(node)
         if rule is None:
             return self.expand(node)
@@ -366,36 +420,42 @@ class Importer:
             unread = context.unread(rule.ignores)
             if unread:
                 raise UnsupportedError(f"attribute {unread[0]!r} is not known here")
-            return (results,) if isinstance(results, Value) else results
+            if isinstance(results, (Value, TensorSequence, OptionalItem)):
+                return (results,)
+            return results
 
-    def _define(self, node: Any, name: str, value: Value | None) -> None:
+    def _define(self, node: Any, name: str, value: Item | None) -> None:
         if name in self._values:
             with self._at(title(node)):
                 raise ModelError(f"defines {name!r}, which is there already")
-        if value is not None and not value.name:
+        if isinstance(value, Value) and not value.name:
             value.name = name
         elif value is None and not self._collect and self.needed(name):
             with self._at(title(node)):
                 raise UnsupportedError(f"its result {name!r} is used")
         self._values[name] = value
 
-    def _finish(self, graph: Any, outputs: Sequence[str]) -> None:
-        """Hand out the outputs and drop what nothing uses."""
-        values = []
+    def _finish(self, graph: Any) -> tuple[str, ...]:
+        """Hand out the outputs and drop what nothing uses. Return the outputs' names."""
+        found: dict[str, Value] = {}
         for proto in graph.output:
             with self._at(f"output {proto.name!r}"):
-                value = self.value(proto.name)
-                code = proto.type.tensor_type.elem_type
-                have = tensor_type(value).dtype
-                if code and dtype_from(code) != have:
-                    raise ModelError(f"is declared {dtype_from(code)} but is {have}")
-                values.append(value)
+                item = self.item(proto.name)
+                for name, value in named_leaves(proto.name, item):
+                    _check_declared(proto, value)
+                    if name in found:
+                        raise ModelError(f"two outputs would have the name {name!r}")
+                    found[name] = value
+                self.results[proto.name] = item
+        if not found:
+            raise UnsupportedError("the outputs hold no tensor", where=self.source.file)
         self.builder.loc = UNKNOWN
-        self.builder.op("return", *values)
+        self.builder.op("return", *found.values())
         for op in reversed(self.block):
             used = any(result.uses for result in op.results)
             if not used and Trait.PURE in op.defn.traits:  # type: ignore[attr-defined]
                 op.erase()
+        return tuple(found)
 
     @contextmanager
     def _at(self, place: str = "") -> Iterator[None]:

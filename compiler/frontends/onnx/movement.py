@@ -200,12 +200,12 @@ def _split(ctx: Context) -> Results:
     found: list[Value] = []
     start: DimLike = 0
     for size in sizes:
-        found.append(_part(ctx, x, {axis: (start, size, 1)}))
+        found.append(part(ctx, x, {axis: (start, size, 1)}))
         start = start + size
     return found
 
 
-def _part(ctx: Context, x: Value, taken: dict[int, tuple[DimLike, DimLike, int]]) -> Value:
+def part(ctx: Context, x: Value, taken: dict[int, tuple[DimLike, DimLike, int]]) -> Value:
     """Slice `x`: axis to (start, size, step)."""
     shape = tensor_type(x).shape
     full = {axis: (0, dim, 1) for axis, dim in enumerate(shape)} | taken
@@ -248,7 +248,7 @@ def _sliced(
         if step == 0:
             raise ctx.malformed("a step is 0")
         taken[axis] = slice_range(shape[axis], start, end, step)
-    return _part(ctx, ctx.x(), taken)
+    return part(ctx, ctx.x(), taken)
 
 
 def slice_range(
@@ -408,7 +408,7 @@ def _one_hot(ctx: Context) -> Results:
     wrapped = ctx.reshape(wrapped, (*shape[:axis], 1, *shape[axis:]))
     count_shape = tuple(depth[0] if i == axis else 1 for i in range(rank))
     hit = ctx.b.eq(wrapped, ctx.b.iota(shape=count_shape, axis=axis))
-    off, on = (ctx.as_scalar(_part(ctx, ctx.x(2), {0: (i, 1, 1)})) for i in (0, 1))
+    off, on = (ctx.as_scalar(part(ctx, ctx.x(2), {0: (i, 1, 1)})) for i in (0, 1))
     found: Value = ctx.b.select(hit, on, off)
     return found
 

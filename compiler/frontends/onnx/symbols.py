@@ -50,6 +50,14 @@ class Symbols:
             label = f"{input_name}_d{axis}"
         return self._symbol(label, axis)
 
+    def given(self, dim: Any, input_name: str, axis: int) -> DimLike:
+        """Return one dim of a shape from the caller: a size, a name, or None for one of its own."""
+        if dim is None or isinstance(dim, str):
+            return self._symbol(dim or f"{input_name}_d{axis}", axis)
+        if isinstance(dim, bool) or not isinstance(dim, int) or dim < 0:
+            raise UsageError(f"{input_name}: {dim!r} is neither a size nor the name of a dim")
+        return dim
+
     def equate(self, name: str, dim: DimLike) -> None:
         """Have `dim` stand for the symbol `name` from now on."""
         info = self.known[name]

@@ -16,6 +16,7 @@ from tfc.compiler.frontends.onnx import (
     reduce,
     resize,
     sampling,
+    sequences,
     signal,
     window,
 )
@@ -37,6 +38,7 @@ FAMILIES = (
     patches,
     sampling,
     signal,
+    sequences,
 )
 
 RULES: dict[str, tuple[Rule, ...]] = {}
