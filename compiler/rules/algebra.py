@@ -5,10 +5,13 @@ What needs attributes, counts of uses or loops is a function, in `movement` and 
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable
 
 from tfc.compiler.rewrite import Const, Fp, Literal, Match, Rule, Var, apply
 from tfc.ir.build import tensor_type
+from tfc.ir.types import F16
 
 x, y, z = Var("x"), Var("y"), Var("z")
 c, d = Const("c"), Const("d")
@@ -26,10 +29,40 @@ def _no_growth(found: Match) -> bool:
 
 
 def _moderate(found: Match) -> bool:
-    """Whether c and d, and so their product and quotient, are far from overflow; no growth."""
+    """Whether c and d, and their product and quotient, are far from the limits; no growth."""
+    far = 16 if tensor_type(found["c"]).dtype == F16 else 1000
     return _no_growth(found) and all(
-        0.001 <= abs(v) <= 1000 for name in "cd" for v in _elements(found, name)
+        1 / far <= abs(v) <= far for name in "cd" for v in _elements(found, name)
     )
+
+
+def _adds_up(sign: int) -> Callable[[Match], bool]:
+    """A guard: c + sign * d neither overflows nor cancels; no growth. Integers may do both.
+
+    Where they cancel the rounding may be meant: (x + 3 * 2**22) - 3 * 2**22 is a round of f32.
+    """
+
+    def guard(found: Match) -> bool:
+        if not _no_growth(found):
+            return False
+        dtype = tensor_type(found["c"]).dtype
+        if not dtype.is_float:
+            return True
+        c, d = _elements(found, "c"), _elements(found, "d")
+        pairs = zip(c, d, strict=True) if len(c) == len(d) else itertools.product(c, d)
+        return all(_is_plain_sum(p, sign * q, _LARGEST[dtype.name]) for p, q in pairs)
+
+    return guard
+
+
+_SUM, _DIFFERENCE = _adds_up(1), _adds_up(-1)
+_LARGEST = {"f16": 65504.0, "bf16": 3.38e38, "f32": 3.4e38, "f64": 1.79e308}
+
+
+def _is_plain_sum(p: float, q: float, largest: float) -> bool:
+    if not (math.isfinite(p) and math.isfinite(q)):
+        return True
+    return max(abs(p), abs(q)) / 2 <= abs(p + q) <= largest
 
 
 def _elements(found: Match, name: str) -> tuple[float, ...]:
@@ -108,10 +141,10 @@ RULES = (
     Rule("log-of-exp", apply("log", apply("exp", x)), x, fp=Fp.FAST),
     Rule("sqrt-of-square", apply("sqrt", x * x), apply("abs", x), fp=Fp.FAST),
     # -- constants next to each other
-    Rule("add-add", (x + c) + d, x + (c + d), fp=Fp.REASSOCIATING, guard=_no_growth),
-    Rule("sub-add", (x - c) + d, x + (d - c), fp=Fp.REASSOCIATING, guard=_no_growth),
-    Rule("add-sub", (x + c) - d, x + (c - d), fp=Fp.REASSOCIATING, guard=_no_growth),
-    Rule("sub-sub", (x - c) - d, x - (c + d), fp=Fp.REASSOCIATING, guard=_no_growth),
+    Rule("add-add", (x + c) + d, x + (c + d), fp=Fp.REASSOCIATING, guard=_SUM),
+    Rule("sub-add", (x - c) + d, x + (d - c), fp=Fp.REASSOCIATING, guard=_DIFFERENCE),
+    Rule("add-sub", (x + c) - d, x + (c - d), fp=Fp.REASSOCIATING, guard=_DIFFERENCE),
+    Rule("sub-sub", (x - c) - d, x - (c + d), fp=Fp.REASSOCIATING, guard=_SUM),
     Rule("mul-mul", (x * c) * d, x * (c * d), fp=Fp.REASSOCIATING, guard=_moderate, kinds="f"),
     Rule("mul-mul-int", (x * c) * d, x * (c * d), guard=_no_growth, kinds="iu"),
     Rule("div-mul", (x / c) * d, x * (d / c), fp=Fp.REASSOCIATING, guard=_moderate, kinds="f"),

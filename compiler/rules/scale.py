@@ -96,14 +96,34 @@ def _scaled(weights: Weights, factor: Array, rw: Rewriter) -> Array:
         return np.asarray(_wide(weights.value, rw) * factor.reshape(shape))
 
 
+# By element type: the greatest number, the least that keeps all its digits, and half the digits.
+_RANGE = {
+    "f16": (65504.0, 2.0**-14, 5),
+    "bf16": (3.38e38, 2.0**-126, 4),
+    "f32": (3.4e38, 2.0**-126, 12),
+    "f64": (1.79e308, 2.0**-1022, 26),
+}
+
+
 def _fits(array: Array, like: Value) -> bool:
-    """Whether no finite number of the array overflows the element type of `like`."""
-    limit = {"f16": 65504.0, "f32": 3.4e38, "bf16": 3.38e38}.get(
-        tensor_type(like).dtype.name, np.inf
-    )
-    return bool(np.all(np.abs(array[np.isfinite(array)]) <= limit)) and bool(
-        np.all(np.isfinite(array))
-    )
+    """Whether all numbers are finite and none overflows the element type of `like`."""
+    limit, _, _ = _RANGE[tensor_type(like).dtype.name]
+    return bool(np.all(np.isfinite(array)) and np.all(np.abs(array) <= limit))
+
+
+def _keeps_digits(array: Array, weights: Weights) -> bool:
+    """Whether the greatest weight of every output channel is 0 or far from denormal."""
+    _, normal, digits = _RANGE[tensor_type(weights.value).dtype.name]
+    others = tuple(axis for axis in range(array.ndim) if axis != weights.axis)
+    greatest = np.max(np.abs(array), others, initial=0)
+    return bool(np.all((greatest == 0) | (greatest >= normal * 2.0**digits)))
+
+
+def _cancels(sum: Array, term: Array, like: Value) -> bool:
+    """Whether the sum of a large number and another is small: the rounding may be what is meant."""
+    _, _, digits = _RANGE[tensor_type(like).dtype.name]
+    size = np.abs(term)
+    return bool(np.any((size > 2.0**digits) & (np.abs(sum) < size / 2)))
 
 
 @rewrite("mul", "div", fp=Fp.REASSOCIATING)
@@ -116,7 +136,7 @@ def scale_into_weights(op: Op, rw: Rewriter) -> bool:
     factor = _wide(c, rw)
     with np.errstate(all="ignore"):
         array = _scaled(weights, 1 / factor if op.name == "div" else factor, rw)
-    if not _fits(array, weights.value):
+    if not (_fits(array, weights.value) and _keeps_digits(array, weights)):
         return False
     contraction = weights.op
     b = rw.builder(op, contraction)
@@ -164,7 +184,7 @@ def shift_of_shift(op: Op, rw: Rewriter) -> bool:
         return False
     first = _wide(a, rw) if inner.name == "add" else -_wide(a, rw)
     array = _apply(op, first, _wide(b, rw))
-    if not _fits(array, y):
+    if not _fits(array, y) or _cancels(array, first, y):
         return False
     builder = rw.builder(op, inner)
     rw.replace(op, builder.add(y, _rounded(builder, array, y)))

@@ -284,7 +284,7 @@ elementwise(
     attrs=AlphaAttrs,
     sample_attrs=({}, {"alpha": 2.0}),
     infer=_celu_infer,
-    ref=in_f64(lambda x, alpha: np.maximum(x, 0) + np.minimum(0, alpha * np.expm1(x / alpha))),
+    ref=in_f64(lambda x, alpha: np.where(x > 0, x, alpha * np.expm1(x / alpha))),
     body=_celu,
     grad=_celu_grad,
     rejects=(
@@ -361,8 +361,8 @@ def _gelu(b: ExprBuilder, x: Expr, *, approximate: str) -> Expr:
         square = b.mul(x, x)
         inner = b.fma(square, b.const(2 * _SLOPE * _CUBE, x), b.const(2 * _SLOPE, x))
         return _sigmoid_of(b, x, b.mul(x, inner))
-    half = b.mul(x, b.const(0.5, x))
-    return b.fma(half, b.erf(b.mul(x, b.const(math.sqrt(0.5), x))), half)
+    area = b.add(b.erf(b.mul(x, b.const(math.sqrt(0.5), x))), b.const(1, x))
+    return b.mul(b.mul(x, b.const(0.5, x)), area)
 
 
 def _gelu_grad(b: GraphBuilder, g: Value, y: Value, x: Value, approximate: str) -> Value:

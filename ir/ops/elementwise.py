@@ -236,6 +236,10 @@ elementwise(
 )
 
 
+def _sign_ref(x: Array) -> Array:
+    return np.asarray(np.where(x == 0, x, np.sign(x)))
+
+
 def _sign(b: ExprBuilder, x: Expr) -> Expr:
     zero = b.const(0, x)
     positive = b.select(b.gt(x, zero), b.const(1, x), x)
@@ -247,11 +251,11 @@ def _sign(b: ExprBuilder, x: Expr) -> Expr:
 elementwise(
     "sign",
     kinds="fiu",
-    ref=np.sign,
+    ref=_sign_ref,
     body=_sign,
     grad=_zero_grad,
     traits=IDEMPOTENT,
-    doc="-1, 0 or 1 as x is below, at or above 0. NaN stays NaN.",
+    doc="-1, 0 or 1 as x is below, at or above 0. NaN stays NaN, and -0 stays -0.",
 )
 
 
@@ -392,7 +396,10 @@ def _mod(b: ExprBuilder, x: Expr, y: Expr) -> Expr:
     if x.dtype.kind != "u":
         wrong = b.and_(b.ne(rem, zero), b.xor(b.lt(rem, zero), b.lt(y, zero)))
         rem = b.select(wrong, b.add(rem, y), rem)
-    return rem if x.dtype.is_float else b.select(b.eq(y, zero), zero, rem)
+    if not x.dtype.is_float:
+        return b.select(b.eq(y, zero), zero, rem)
+    none = b.select(b.lt(y, zero), b.const(-0.0, x), zero)
+    return b.select(b.eq(rem, zero), none, rem)
 
 
 def _remainder_grad(
@@ -421,7 +428,8 @@ elementwise(
     grad=_remainder_grad,
     tol=CLOSE,
     traits=DIMS,
-    doc="x - y * floor(x / y): the sign of y. An integer by zero gives 0; floats as numpy.mod.",
+    doc="x - y * floor(x / y): the sign of y, of a 0 too. An integer by zero gives 0; floats as "
+    "numpy.mod.",
 )
 elementwise(
     "rem",

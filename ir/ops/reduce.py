@@ -356,7 +356,8 @@ def _mean_ref(x: Array, axes: tuple[int, ...], keep: bool) -> Array:
     if x.dtype.kind == "f":
         return np.asarray(np.divide(total, count))
     # Truncates towards zero, as integer division does.
-    return np.asarray(np.sign(total) * (abs(total) // count) if count else total)
+    floor = total // max(count, 1)
+    return np.asarray(floor + ((total < 0) & (floor * max(count, 1) != total)).astype(x.dtype))
 
 
 def _log_sum_exp_ref(x: Array, axes: tuple[int, ...], keep: bool) -> Array:

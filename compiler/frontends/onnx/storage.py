@@ -32,9 +32,15 @@ def unpacked(b: GraphBuilder, x: Value) -> Value:
 
 
 def packed(b: GraphBuilder, x: Value, dtype: DType, saturate: bool, rounding: str) -> Value:
-    """Return numbers as a storage type: integers wrap, floats round (f64 through f32)."""
+    """Return numbers as a storage type: integers wrap, floats round (f64 through f32).
+
+    Floats to narrow integers truncate and saturate, as to all integers.
+    """
     source = tensor_type(x).dtype
     if dtype in INTEGERS:
+        if source.is_float:
+            lo, hi = limits(dtype)
+            x = b.clamp(x, lo=float(lo), hi=float(hi))
         if source != U8:
             x = b.bitcast(b.cast(x, dtype=I8), dtype=U8) if source != I8 else b.bitcast(x, dtype=U8)
         low = b.bitwise_and(x, b.constant((1 << INTEGERS[dtype][0]) - 1, U8))
