@@ -14,6 +14,7 @@ from tfc.ir.types import TensorType
 
 if TYPE_CHECKING:
     from tfc.ir.build import GraphBuilder
+    from tfc.ir.loop.kernel import KernelWriter
 
 
 class Kind(Enum):
@@ -91,6 +92,7 @@ Infer = Callable[[Sequence[TensorType], Any], Sequence[TensorType]]
 InferRegions = Callable[[Sequence[TensorType], Any, Sequence[Block]], Sequence[TensorType]]
 Body = Callable[[ExprBuilder, Op, int, tuple[Index, ...]], Expr]
 Decompose = Callable[["GraphBuilder", Op], Sequence[Value]]
+Loops = Callable[["KernelWriter"], None]
 Grad = Callable[["GraphBuilder", Op, Sequence[Value]], Sequence[Value | None]]
 
 
@@ -104,6 +106,7 @@ class OpDef:
     `infer_regions` it is also given `regions`: functions of arrays, which are in memory form.
     body: `body(b, op, result, index)`, the element of that result at `index`.
     decompose: `decompose(b, op)`, values of simpler ops that replace the results.
+    loops: `loops(k)`, writes a kernel over whole operands and results; never fused with others.
     grad: `grad(b, op, result_gradients)`, one gradient or None per operand; or NoGrad(reason).
     assumes: what `infer` accepted of symbolic dims without proof; None where it accepts nothing.
     tol: relative tolerance by dtype name of compiled code against `ref`, where not exact.
@@ -120,6 +123,7 @@ class OpDef:
     infer_regions: InferRegions | None = None
     body: Body | None = None
     decompose: Decompose | None = None
+    loops: Loops | None = None
     grad: Grad | NoGrad = NoGrad("not differentiable")
     assumes: Assumes | None = None
     traits: frozenset[Trait] = frozenset({Trait.PURE})
@@ -148,7 +152,8 @@ OPS: dict[str, OpDef] = {}
 
 
 def register(op: OpDef) -> OpDef:
-    """Add an op to the registry. Names are unique; composites decompose; others have bodies."""
+    """Add an op to the registry. Names are unique. Composites decompose, opaque ops
+    have loops, others bodies."""
     if op.name in OPS:
         raise ValueError(f"op {op.name} is registered twice")
     OPS[op.name] = op

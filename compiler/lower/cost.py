@@ -6,13 +6,11 @@ from collections.abc import Mapping
 
 from tfc.ir.body import Apply, Expr, Reduce, children
 from tfc.ir.dims import DimLike, evaluate, symbols_of
+from tfc.ir.loop.kernel import PARALLEL_WORK as PARALLEL_WORK
+from tfc.ir.loop.kernel import TASK_WORK as TASK_WORK
 from tfc.ir.loop.scalar import MATH
 
 DEFAULT_EXTENT = 64
-# Work is counted in cycles of one core. Waking and joining a thread costs about 7,000 of them;
-# below PARALLEL_WORK a second thread costs more than it saves. TASK_WORK is one task's share.
-PARALLEL_WORK = 24_000
-TASK_WORK = 20_000
 _MATH_COST = 12.0
 _DIV_COST = 4.0
 

@@ -39,7 +39,10 @@ from tfc.ir.body import Expr, Load, Number, rewrite, walk
 from tfc.ir.core import Block, Function, Module, Op, Value
 from tfc.ir.dims import DimLike, symbol, symbols_of
 from tfc.ir.loop.build import LoopBuilder
+from tfc.ir.loop.kernel import Memory as OwnMemory
+from tfc.ir.loop.kernel import write_kernel
 from tfc.ir.loop.verify import THREADS
+from tfc.ir.symbols import dims_in
 from tfc.ir.types import F32, BufferType, DType, TensorType, row_major
 
 
@@ -109,6 +112,8 @@ class KernelBuilder:
 
     def group(self, group: Group) -> list[Step]:
         """The steps that compute a group."""
+        if group.ops[0].defn.loops is not None:  # type: ignore[attr-defined]
+            return self._own_loops(group.ops[0])
         if len(attention.products(group.ops)) > 1:
             return self._attention(group)
         composer, nest = self._compose(group, {})
@@ -119,6 +124,31 @@ class KernelBuilder:
                 again, other = self._compose(group, {staged: self._access(outside)})
                 nest = staging.keep_first(again, other, staged) or nest
         return self._kernel(group.name, nest)
+
+    def _own_loops(self, op: Op) -> list[Step]:
+        """The steps of an op that writes its loops itself."""
+        steps: list[Step] = []
+        places: list[Place] = []
+        for value in op.operands:
+            if value.op is not None and value.op.name == "dims":
+                copied = Root(RootKind.TEMP, value, _size(value))
+                steps.append(self.copy_to(value, copied, 0))
+                places.append(Place(copied, 0, row_major(shape_of(value))))
+            else:
+                places.append(self.storage.place(value))
+        places += [self.storage.place(value) for value in op.results]
+        values = (*op.operands, *op.results)
+        memories = [
+            OwnMemory(_view_type(value, place), place.strides, place.lead)
+            for value, place in zip(values, places, strict=True)
+        ]
+        written = write_kernel(op, op.name, memories)
+        for type in written.scratch:
+            (size,) = type.shape
+            places.append(_scratch("scratch", size, type.dtype)[1])
+        writes = len(op.results) + len(written.scratch)
+        steps.append(Step(self._unique(self._with_symbols(written.function)), places, writes))
+        return steps
 
     def _attention(self, group: Group) -> list[Step]:
         """The step of two products with rows of scores between them."""
@@ -462,14 +492,17 @@ class KernelBuilder:
         for schedule in schedules:
             schedule(emitter)
         builder.emit("return")
-        function = Function(name, block, "kernel")
-        main = self.storage.function.symbols
-        used = _symbols(function) if main else set()
-        function.symbols = {s: main[s] for s in main if s in used}
-        kernel = self._unique(function)
+        kernel = self._unique(self._with_symbols(Function(name, block, "kernel")))
         if key is not None:
             self._by_parts[key] = kernel
         return Step(kernel, own, len(written))
+
+    def _with_symbols(self, function: Function) -> Function:
+        """Declare the symbols that a kernel uses."""
+        main = self.storage.function.symbols
+        used = _symbols(function) if main else set()
+        function.symbols = {s: main[s] for s in main if s in used}
+        return function
 
     def _unique(self, function: Function) -> str:
         """Add the kernel to the program unless an equal one is there; return its name."""
@@ -540,8 +573,9 @@ def _symbols(function: Function) -> set[str]:
         for dim in arg.type.shape:
             found |= symbols_of(dim)
     for op in function.block.walk():
-        if op.name == "dim":
-            found |= symbols_of(op.attrs.expr)
+        if op.name in ("dim", "view"):
+            for dim in dims_in(op.attrs):
+                found |= symbols_of(dim)
     return found
 
 

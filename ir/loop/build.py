@@ -5,7 +5,7 @@ A `LoopBuilder` appends at an insertion point; `with builder.for_(...)` moves it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -304,6 +304,19 @@ class LoopBuilder(ScalarBuilder[Value]):
         """Emit an `if` of two finished blocks that yield the same types."""
         types = [value.type for value in then.terminator.operands]
         return self.emit("if", (condition,), None, (then, otherwise), types).results
+
+    def either(
+        self,
+        condition: Value,
+        then: Callable[[], Sequence[Value]],
+        otherwise: Callable[[], Sequence[Value]],
+    ) -> tuple[Value, ...]:
+        """Emit an `if`: the functions emit its sides, and return its results."""
+        sides = Block(), Block()
+        for block, side in zip(sides, (then, otherwise), strict=True):
+            with self.at(block):
+                self.emit("yield", side())
+        return self.branch(condition, *sides)
 
     def check(self, condition: Value, code: int, message: str) -> None:
         self.emit("check", (condition,), nodes.CheckAttrs(code, message))

@@ -18,12 +18,14 @@ from tfc.ir.ops import (
     norm,
     order,
     parts,
+    pick,
     pool,
     quant,
     reduce,
     resize,
     scan,
     scatter,
+    suppress,
 )
 
 FAMILIES = (
@@ -43,6 +45,8 @@ FAMILIES = (
     pool,
     norm,
     order,
+    pick,
+    suppress,
     quant,
     index,
     resize,

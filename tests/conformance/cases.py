@@ -14,9 +14,14 @@ from tfc.ir.arrays import Array
 from tfc.ir.body import ExprBuilder
 from tfc.ir.build import GraphBuilder, freeze, tensor_type
 from tfc.ir.constants import ConstantStore
-from tfc.ir.core import Block, Op, Value
+from tfc.ir.core import Block, Module, Op, Value
+from tfc.ir.dims import evaluate as evaluate_dim
 from tfc.ir.dims import symbol
 from tfc.ir.evalexpr import evaluate
+from tfc.ir.loop.interp import run_kernel
+from tfc.ir.loop.kernel import Memory, write_kernel
+from tfc.ir.loop.memory import fresh
+from tfc.ir.loop.verify import verify_loop
 from tfc.ir.opdef import OPS, Kind, NoGrad, OpDef, Sample, TypeRefusal
 from tfc.ir.types import BF16, F16, F32, F64, DType, TensorType
 
@@ -121,6 +126,31 @@ def by_body(case: Case, operands: Sequence[Array] | None = None) -> tuple[Array,
         iters = {name: int(dim) for name, dim in zip(names, type.shape, strict=True)}
         out.append(evaluate(expr, iters, tensors))
     return tuple(out)
+
+
+def by_loops(case: Case, threads: int = 1) -> tuple[Array, ...]:
+    """What the kernel that the op writes itself computes, by the loop interpreter."""
+    _, op = build(case)
+    types = [tensor_type(value) for value in (*op.operands, *op.results)]
+    written = write_kernel(op, op.name, [Memory.dense(type) for type in types])
+    module = Module("loop")
+    module.add(written.function)
+    verify_loop(module)
+    symbols = {"threads": threads}
+    given = [
+        np.array(arrays.encode(x, type.dtype), order="C").reshape(-1)
+        for x, type in zip(case.operands, case.types, strict=True)
+    ]
+    results = types[len(given) :]
+    out = [fresh(evaluate_dim(type.size, symbols), type.dtype) for type in results]
+    scratch = [fresh(evaluate_dim(t.shape[0], symbols), t.dtype) for t in written.scratch]
+    run_kernel(written.function, [*given, *out, *scratch], symbols)
+    return tuple(
+        arrays.decode(raw.view(arrays.numpy_dtype(type.dtype)), type.dtype).reshape(
+            [evaluate_dim(dim, symbols) for dim in type.shape]
+        )
+        for raw, type in zip(out, results, strict=True)
+    )
 
 
 class GraphEvaluator:

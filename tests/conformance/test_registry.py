@@ -17,6 +17,7 @@ from tests.conformance.cases import (
     assert_close,
     build,
     by_body,
+    by_loops,
     call,
     cases,
     differentiable,
@@ -34,6 +35,7 @@ from tfc.ir.types import BOOL, I64, DType
 
 HELPERS = {"common"}
 WITH_BODY = [name for name in COMPUTING if OPS[name].body is not None]
+WITH_LOOPS = [name for name in COMPUTING if OPS[name].loops is not None]
 COMPOSITE = [name for name in COMPUTING if OPS[name].decompose is not None]
 DIFFERENTIABLE = [
     name
@@ -54,9 +56,9 @@ def test_every_module_of_the_folder_is_a_listed_family() -> None:
 
 def test_every_op_computes_in_one_way_and_says_what() -> None:
     for op in OPS.values():
-        ways = [op.body is not None, op.decompose is not None]
-        wanted = 0 if op.kind in (Kind.CONTROL, Kind.OPAQUE) else 1
-        assert sum(ways) == wanted, op.name
+        ways = [op.body is not None, op.decompose is not None, op.loops is not None]
+        assert sum(ways) == (op.kind is not Kind.CONTROL), op.name
+        assert (op.loops is not None) == (op.kind is Kind.OPAQUE), op.name
         assert (op.decompose is not None) == (op.kind is Kind.COMPOSITE), op.name
         assert op.doc.rstrip().endswith("."), op.name
 
@@ -131,6 +133,13 @@ def test_strides_of_operands_do_not_matter(name: str) -> None:
         operands = [strided(x) for x in case.operands]
         _compare(case, by_body(case, operands), by_body(case))
         _compare(case, reference(case, operands), reference(case))
+
+
+@pytest.mark.parametrize("name", WITH_LOOPS)
+def test_loops_equal_reference(name: str) -> None:
+    for case in cases(OPS[name]):
+        threads = 1 if " as " in case.label else 3
+        _compare(case, by_loops(case, threads), reference(case))
 
 
 @pytest.mark.parametrize("name", COMPOSITE)
