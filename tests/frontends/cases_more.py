@@ -126,6 +126,8 @@ def _images() -> list[Case]:
         Case("RoiAlign", rois, bins, opset=10, expected=reference(*one_node(
             "RoiAlign", rois, {**bins, "coordinate_transformation_mode": "output_half_pixel"}, 16
         ))),
+        *(Case("AffineGrid", [floats(2, 3, 4), np.array([2, 1, 3, 2, 4])], {"align_corners": align},
+               constant=[1]) for align in (0, 1)),
         Case("DeformConv", deformed, opset=19),
         Case("DeformConv", masked, opset=22),
         Case("MaxUnpool", [pooled, places], kernel, expected=[unpooled.reshape(1, 2, 4, 4)]),

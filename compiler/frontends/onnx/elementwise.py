@@ -167,7 +167,9 @@ def _dropout(ctx: Context) -> Results:
         keeps_all = ratio is not None and not ratio.any()
         if not keeps_all and (training is None or bool(training.any())):
             raise ctx.unsupported("training mode; False is supported, or a ratio of 0")
-    mask = ctx.b.full(ctx.shape(), True, BOOL) if ctx.uses(1) else None
+    # The mask is bool since opset 10.
+    kind = BOOL if ctx.opset >= 10 else ctx.type().dtype
+    mask = ctx.b.full(ctx.shape(), 1, kind) if ctx.uses(1) else None
     return ctx.x(), mask
 
 
@@ -185,7 +187,10 @@ def _prelu(ctx: Context) -> Results:
     x, slope = ctx.x(0), ctx.x(1)
     if ctx.opset < 7 and tensor_type(slope).rank == 1 and ctx.type().rank > 1:
         slope = ctx.reshape(slope, (*ctx.shape(1), *(1,) * (ctx.type().rank - 2)))
-    return _op(ctx, "prelu", x, slope)
+    if ctx.type().dtype.is_float:
+        return _op(ctx, "prelu", x, slope)
+    below = _op(ctx, "lt", x, ctx.scalar(0, x))
+    return _op(ctx, "select", below, _op(ctx, "mul", x, slope), x)
 
 
 def _shrink(ctx: Context) -> Results:

@@ -359,8 +359,17 @@ class _Scan:
     in_backward: tuple[bool, ...]
     out_backward: tuple[bool, ...]
 
-    def run(self, ctx: Context, states: Sequence[Value], inputs: Sequence[Value]) -> list[Value]:
-        """Build the loop; results are the last states and the stacks."""
+    def run(
+        self,
+        ctx: Context,
+        states: Sequence[Value],
+        inputs: Sequence[Value],
+        length: Value | None = None,
+    ) -> list[Value]:
+        """Build the loop; results are the last states and the stacks.
+
+        length: after how many rounds states stay as they are, and rows of stacks are 0.
+        """
         rows = [_to_front(ctx, x, axis) for x, axis in zip(inputs, self.in_axes, strict=True)]
         trips = tensor_type(rows[0]).shape[0]
         for row in rows[1:]:
@@ -372,6 +381,13 @@ class _Scan:
             values = [tensor(item) for item in ctx.importer.inline(self.graph, given)]
             if not _same_types(ctx, states, values[: self.states]):
                 raise ctx.unsupported("a state changes its shape from round to round")
+            if length is not None:
+                zeros = [ctx.scalar(0, x) for x in values[self.states :]]
+                inside = ctx.b.lt(r.number, length)
+                values = [
+                    ctx.b.select(inside, x, old)
+                    for x, old in zip(values, (*r.carried, *zeros), strict=True)
+                ]
             return Next(values[: self.states], values[self.states :])
 
         scanned = [Scanned(x, back) for x, back in zip(rows, self.in_backward, strict=True)]
@@ -432,8 +448,9 @@ def _batched_scan(ctx: Context) -> Results:
     graph = ctx.graph("body")
     count = ctx.integer("num_scan_inputs")
     directions = ctx.integers("directions") or (0,) * count
-    if ctx.has(0):
-        raise ctx.unsupported("sequence lengths")
+    lengths = ctx.optional(0)
+    if lengths is not None and any(directions):
+        raise ctx.unsupported("sequence lengths of what is scanned from the end")
     operands = [ctx.x(i) for i in range(1, ctx.count)]
     states = len(operands) - count
     stacks = len(graph.output) - states
@@ -443,9 +460,14 @@ def _batched_scan(ctx: Context) -> Results:
     scan = _Scan(graph, states, (0,) * count, (0,) * stacks, backward, (False,) * stacks)
 
     def each(r: Round) -> Next:
-        return Next((), scan.run(ctx, r.slices[:states], r.slices[states:]))
+        inputs = r.slices[states : states + count]
+        length = None if lengths is None else r.slices[-1]
+        return Next((), scan.run(ctx, r.slices[:states], inputs, length))
 
     batch = tensor_type(operands[0]).shape[0]
+    if lengths is not None:
+        ctx.equate(batch, tensor_type(lengths).shape[0])
+        operands.append(lengths)
     found = build_loop(
         ctx.b,
         each,

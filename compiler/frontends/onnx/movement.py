@@ -401,13 +401,14 @@ def _one_hot(ctx: Context) -> Results:
     rank = ctx.type().rank + 1
     axis = ctx.axis(ctx.integer("axis", -1), rank)
     indices = ctx.cast(ctx.x(0), I64)
-    size = ctx.numbers(depth, rank=0)
-    zero = ctx.scalar(0, indices)
-    wrapped = ctx.b.select(ctx.b.lt(indices, zero), ctx.b.add(indices, size), indices)
+    if ctx.opset >= 11:
+        # Before, negative indices were out of range like those beyond the depth.
+        counted = ctx.b.add(indices, ctx.numbers(depth, rank=0))
+        indices = ctx.b.select(ctx.b.lt(indices, ctx.scalar(0, indices)), counted, indices)
     shape = ctx.shape()
-    wrapped = ctx.reshape(wrapped, (*shape[:axis], 1, *shape[axis:]))
+    indices = ctx.reshape(indices, (*shape[:axis], 1, *shape[axis:]))
     count_shape = tuple(depth[0] if i == axis else 1 for i in range(rank))
-    hit = ctx.b.eq(wrapped, ctx.b.iota(shape=count_shape, axis=axis))
+    hit = ctx.b.eq(indices, ctx.b.iota(shape=count_shape, axis=axis))
     off, on = (ctx.as_scalar(part(ctx, ctx.x(2), {0: (i, 1, 1)})) for i in (0, 1))
     found: Value = ctx.b.select(hit, on, off)
     return found

@@ -50,19 +50,24 @@ def _equate_channels(ctx: Context) -> None:
 def _batch_norm(ctx: Context) -> Results:
     training = ctx.flag("training_mode", ctx.opset < 7 and not ctx.flag("is_test"))
     momentum = ctx.real("momentum", 0.9)
-    if not ctx.flag("spatial", True):
-        raise ctx.unsupported("spatial=0")
+    spatial = ctx.flag("spatial", True)
     if training and ctx.opset >= 14:
         return _trained_norm(ctx, momentum)
     ctx.refuse_outputs_from(1)
     if training:
         raise ctx.unsupported(f"training in opset {ctx.opset}")
-    operands = [ctx.x(i) for i in range(5)]
-    dtype = tensor_type(operands[0]).dtype
-    _equate_channels(ctx)
-    operands = [ctx.cast(x, dtype) for x in operands]
-    found: Value = ctx.b.batch_norm(*operands, eps=ctx.real("epsilon", 1e-5))
-    return found
+    operands, dtype = [ctx.x(i) for i in range(5)], ctx.type().dtype
+    wide = max((tensor_type(x).dtype for x in operands), key=lambda dtype: dtype.bits)
+    operands = [ctx.cast(x, wide) for x in operands]
+    eps = ctx.real("epsilon", 1e-5)
+    if spatial:
+        _equate_channels(ctx)
+        return ctx.cast(ctx.b.batch_norm(*operands, eps=eps), dtype)
+    # One number for each place of an item, instead of each channel.
+    x, scale, bias, mean, variance = operands
+    deviation = ctx.b.sqrt(ctx.b.add(variance, ctx.scalar(eps, variance)))
+    y = ctx.b.mul(scale, ctx.b.div(ctx.b.sub(x, mean), deviation))
+    return ctx.cast(ctx.b.add(y, bias), dtype)
 
 
 def _trained_norm(ctx: Context, momentum: float) -> Results:

@@ -9,7 +9,7 @@ from tfc.compiler.frontends.onnx.context import Context, Results, Rule
 from tfc.compiler.frontends.onnx.window import read_window
 from tfc.ir.build import tensor_type
 from tfc.ir.core import Value
-from tfc.ir.dims import DimLike, product
+from tfc.ir.dims import DimLike, maximum, product
 from tfc.ir.types import F32, I64
 
 # One axis of the places to read: (index as a whole number in floats, its weight).
@@ -185,6 +185,37 @@ def _reflection(ctx: Context, x: Value, dim: DimLike, align: bool) -> tuple[Valu
 _PADDINGS = {"zeros": _zeros, "border": _border, "reflection": _reflection}
 
 
+def _affine_grid(ctx: Context) -> Results:
+    """The coordinates of each pixel, last axis first and a 1 behind, through an affine map."""
+    theta, size = ctx.x(0), ctx.dims(1, "size")
+    align = ctx.flag("align_corners")
+    n, spatial = ctx.shape(0)[0], size[2:]
+    count, dtype = len(spatial), ctx.type(0).dtype
+    if ctx.shape(0)[1:] != (count, count + 1):
+        raise ctx.malformed(f"{ctx.type(0)} is no map of {count} axes")
+    whole = (*spatial, 1)
+    columns = []
+    for axis in reversed(range(count)):
+        shape = tuple(dim if i == axis else 1 for i, dim in enumerate(whole))
+        at = ctx.b.iota(shape=shape, axis=axis, dtype=dtype)
+        columns.append(ctx.b.broadcast(_normalised(ctx, at, spatial[axis], align), shape=whole))
+    points = ctx.b.concat(*columns, ctx.b.full(whole, 1, dtype), axis=count)
+    rows = ctx.reshape(points, (product(spatial), count + 1))
+    mapped = ctx.b.matmul(rows, ctx.b.transpose(theta, perm=(0, 2, 1)))
+    return ctx.reshape(mapped, (n, *spatial, count))
+
+
+def _normalised(ctx: Context, x: Value, dim: DimLike, align: bool) -> Value:
+    """From pixels to -1 .. 1: the centres of the corner pixels, or their outer edges."""
+    one, two = ctx.scalar(1, x), ctx.scalar(2, x)
+    if align:
+        spread = ctx.b.div(ctx.b.mul(x, two), _dim(ctx, maximum(dim - 1, 1), x))
+    else:
+        doubled = ctx.b.add(ctx.b.mul(x, two), one)
+        spread = ctx.b.div(doubled, _dim(ctx, dim, x))
+    return ctx.b.sub(spread, one)  # type: ignore[no-any-return]
+
+
 # -- regions --------------------------------------------------------------------------------------
 
 
@@ -331,6 +362,7 @@ def _moved(
 
 
 RULES: dict[str, tuple[Rule, ...]] = {
+    "AffineGrid": (Rule(_affine_grid),),
     "DeformConv": (Rule(_deform_conv),),
     "GridSample": (Rule(_grid_sample),),
     "RoiAlign": (Rule(_roi_align),),
