@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # below PARALLEL_WORK a second thread costs more than it saves. TASK_WORK is one task's share.
 PARALLEL_WORK = 24_000
 TASK_WORK = 20_000
+# What is worked on at once; narrower targets split it.
+VECTOR_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,7 @@ class KernelWriter:
             self._copy_one(source, target, (), 0)
             return
         *outer, size = shape
-        lanes = _lanes(source, target)
+        lanes = lanes_along(-1, source, target)
         block = 4096
         parts = [*outer, ceildiv(size, block)]
         with self.rows(parts, block) as (index, _):
@@ -171,15 +173,15 @@ class KernelWriter:
             b.store(b.cast(b.load(source, *index), target.type.dtype), target, *index)
 
 
-def _lanes(*buffers: Value) -> int:
-    """How many elements to take at once along the last axis: 0 where it is not contiguous."""
+def lanes_along(axis: int, *buffers: Value) -> int:
+    """How many elements to take at once along an axis: 0 where it is not contiguous."""
     widest = 1
     for buf in buffers:
         assert isinstance(buf.type, BufferType)
-        if buf.type.strides[-1] != 1:
+        if buf.type.strides[axis] != 1:
             return 0
         widest = max(widest, buf.type.dtype.bytes)
-    return 32 // widest
+    return VECTOR_BYTES // widest
 
 
 def write_kernel(op: Op, name: str, memories: Sequence[Memory]) -> Written:

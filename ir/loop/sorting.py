@@ -34,7 +34,8 @@ def order_key(b: LoopBuilder, x: Value, descending: bool = False) -> Value:
     elif dtype.kind == "u":
         key = x
     elif dtype.kind == "i":
-        key = b.xor(b.bitcast(x, unsigned), b.const(top, unsigned))
+        raw = b.bitcast(x, unsigned)
+        key = b.xor(raw, b.const(top, raw))
     else:
         raw = b.bitcast(x, unsigned)
         sign = b.const(top, raw)

@@ -10,11 +10,11 @@ import numpy as np
 from tfc.ir.build import GraphBuilder, tensor_type
 from tfc.ir.core import Op, Value
 from tfc.ir.dims import DimLike, maximum
-from tfc.ir.loop.kernel import KernelWriter
-from tfc.ir.loop.sorting import FEW, Sorter, key_type, order_key
+from tfc.ir.loop.kernel import VECTOR_BYTES, KernelWriter, lanes_along
+from tfc.ir.loop.sorting import Sorter, key_type, order_key
 from tfc.ir.opdef import Assumption, Kind, OpDef, Reject, Sample, register, require
 from tfc.ir.ops.common import Array, floats, integers, normalize_axis, require_kind
-from tfc.ir.types import BOOL, F32, I64, TensorType
+from tfc.ir.types import BOOL, F32, I32, I64, TensorType
 
 # Up to how many elements are kept in order all the time, while the others are looked at.
 KEPT = 24
@@ -176,88 +176,185 @@ def _ref(attrs: TopKAttrs, x: Array) -> tuple[Array, Array]:
 
 
 def _loops(k: KernelWriter) -> None:
-    """Look at the elements in turn, and keep those that may be among the first `count`."""
-    b, count = k.b, k.op.attrs.k
+    count = k.op.attrs.k
     if count == 0:
         return
+    b = k.b
     (x,), (values, indices) = k.operands, k.results
     rows = _Rows(k, k.op.attrs.axis)
-    kept = isinstance(count, int) and count <= KEPT
-    room = count if kept else maximum(2 * count, FEW)
-    sorter = Sorter(k, key_type(tensor_type(k.op.operands[0]).dtype), room, rows.outer)
-    search = _Search(k, sorter, rows, count)
-    with k.rows(rows.outer, rows.size * LOOK + room * SORT) as (outer, worker):
-        if kept:
-            search.in_order(x, outer, worker)
-        else:
-            search.in_turns(x, outer, worker, room)
+    search: _Search
+    if isinstance(count, int) and count <= KEPT:
+        search = _InOrder(k, rows, count)
+    else:
+        search = _Bisection(k, rows, count)
+    with k.rows(rows.outer, rows.size * LOOK + count * SORT) as (outer, worker):
+        start = search.run(outer, worker)
         with b.for_(0, count) as loop:
-            place = sorter.place(worker, b.add(loop.index, b.index(1)))
+            place = search.sorter.place(worker, b.add(start, loop.index))
             at = rows.at(outer, loop.index)
             b.store(b.load(x, *rows.at(outer, place)), values, *at)
             b.store(place, indices, *at)
 
 
 class _Search:
-    """Finds the first `count` pairs of a row, which are then in the sorter's first area."""
+    """Finds the first `count` pairs of a row, and has them sorted."""
 
-    def __init__(self, k: KernelWriter, sorter: Sorter, rows: _Rows, count: DimLike) -> None:
+    def __init__(self, k: KernelWriter, rows: _Rows, count: DimLike) -> None:
+        self.k = k
         self.b = k.b
-        self.sorter = sorter
         self.rows = rows
         self.count = count
+        (self.x,) = k.operands
         self.largest = k.op.attrs.largest
+        self.dtype = key_type(tensor_type(k.op.operands[0]).dtype)
+        self.lanes = lanes_along(rows.axis, self.x)
+        self.sorter = Sorter(k, self.dtype, count, rows.outer)
 
-    def _key(self, x: Value, outer: Sequence[Value], i: Value) -> Value:
-        element = self.b.load(x, *self.rows.at(outer, i))
+    def run(self, outer: Sequence[Value], worker: Value) -> Value:
+        """Return where the pairs begin in the sorter's memory."""
+        raise NotImplementedError
+
+    def key(self, outer: Sequence[Value], i: Value, lanes: int = 0) -> Value:
+        """The key of element `i`, or of as many as there are lanes from there on."""
+        at = self.rows.at(outer, i)
+        element = (
+            self.b.vload(self.x, at, lanes, self.rows.axis) if lanes else self.b.load(self.x, *at)
+        )
         return order_key(self.b, element, descending=self.largest)
 
-    def in_order(self, x: Value, outer: Sequence[Value], worker: Value) -> None:
-        """The pairs kept are always sorted; a new one drives out the last."""
+
+class _InOrder(_Search):
+    """The pairs kept are always sorted; a new one drives out the last.
+
+    An element as great as the last comes too late: `count` others are in front of it.
+    """
+
+    def run(self, outer: Sequence[Value], worker: Value) -> Value:
+        b, sorter = self.b, self.sorter
+        count, size = b.index(self.count), b.index(self.rows.size)
+        with b.for_(0, count) as loop:
+            sorter.put(worker, loop.index, self.key(outer, loop.index), loop.index)
+        start = sorter.sort(worker, self.count)
+        bound = sorter.key(worker, count)
+        if not self.lanes:
+            self._take(outer, worker, count, size, bound)
+            return start
+        step = b.index(self.lanes)
+        whole = b.sub(size, b.rem(b.sub(size, count), step))
+        with b.for_(count, whole, (bound,), step=self.lanes) as loop:
+            (bound,) = loop.carried
+            here = loop.index
+            keys = self.key(outer, here, self.lanes)
+            some = b.reduce("or", b.lt(keys, b.splat(bound, self.lanes)))
+            loop.yields = b.either(
+                some,
+                lambda: [self._take(outer, worker, here, b.add(here, step), bound)],
+                lambda: [bound],
+            )
+        self._take(outer, worker, whole, size, loop.results[0])
+        return start
+
+    def _take(
+        self, outer: Sequence[Value], worker: Value, lo: Value, hi: Value, bound: Value
+    ) -> Value:
+        """Insert elements that are in front of the last key; return the new last key."""
         b, sorter = self.b, self.sorter
         last = b.index(self.count)
-        with b.for_(0, self.count) as loop:
-            sorter.put(worker, loop.index, self._key(x, outer, loop.index), loop.index)
-        start = sorter.sort(worker, self.count)
-        assert start.op is not None, "few pairs are sorted in place"
-        with b.for_(self.count, self.rows.size, (sorter.key(worker, last),)) as loop:
-            (bound,) = loop.carried
-            key = self._key(x, outer, loop.index)
+        with b.for_(lo, hi, (bound,)) as loop:
+            key = self.key(outer, loop.index)
 
-            def take() -> list[Value]:
+            def insert() -> list[Value]:
                 sorter.insert(worker, b.sub(last, b.index(1)), key, loop.index)
                 return [sorter.key(worker, last)]
 
-            loop.yields = b.either(b.lt(key, bound), take, lambda: [bound])
+            loop.yields = b.either(b.lt(key, loop.carried[0]), insert, lambda: [loop.carried[0]])
+        return loop.results[0]
 
-    def in_turns(self, x: Value, outer: Sequence[Value], worker: Value, room: DimLike) -> None:
-        """Collect pairs that are in front of the last known bound; when the room is full, sort.
 
-        An element as great as the bound comes too late: `count` others are in front of it.
-        """
-        b, sorter = self.b, self.sorter
-        size, full, one = b.index(self.rows.size), b.index(room), b.index(1)
-        zero = b.index(0)
-        bound = b.const(0, sorter.dtype)
-        first = b.const(True, BOOL)
-        more = b.lt(zero, size)
-        with b.while_(more, (zero, zero, bound, first)) as turn:
-            place, filled, bound, first = turn.carried
-            with b.while_(more, (place, filled)) as loop:
-                i, at = loop.carried
-                key = self._key(x, outer, i)
-                sorter.put(worker, at, key, i)
-                taken = b.cast(b.or_(first, b.lt(key, bound)), I64)
-                following, end = b.add(i, one), b.add(at, taken)
-                loop.again = b.and_(b.lt(following, size), b.lt(end, full))
-                loop.yields = (following, end)
-            place, filled = loop.results
-            start = sorter.sort(worker, filled)
-            left = b.min(filled, b.index(self.count))
-            sorter.back(worker, start, left)
-            turn.again = b.lt(place, size)
-            bound = sorter.key(worker, left)
-            turn.yields = (place, left, bound, b.const(False, BOOL))
+class _Bisection(_Search):
+    """Finds the last key, bit by bit, by how many keys are not behind a guess; then collects."""
+
+    def __init__(self, k: KernelWriter, rows: _Rows, count: DimLike) -> None:
+        super().__init__(k, rows, count)
+        # Keys of a row; behind them are greatest ones, up to a whole vector.
+        self.width = VECTOR_BYTES // self.dtype.bytes
+        self.keys = k.scratch(self.dtype, k.workers(rows.outer), rows.size + self.width)
+
+    def run(self, outer: Sequence[Value], worker: Value) -> Value:
+        b = self.b
+        size = b.index(self.rows.size)
+
+        def store(i: Value, lanes: int) -> None:
+            key = self.key(outer, i, lanes)
+            if lanes:
+                b.vstore(key, self.keys, (worker, i))
+            else:
+                b.store(key, self.keys, worker, i)
+
+        self.k.each(b.index(0), size, self.lanes, store)
+        most = b.const((1 << self.dtype.bits) - 1, self.dtype)
+        b.vstore(b.splat(most, self.width), self.keys, (worker, size))
+        last = self._last(worker)
+        before = self._how_many(worker, last, "lt")
+        self._collect(worker, last, b.sub(b.index(self.count), before))
+        return self.sorter.sort(worker, self.count)
+
+    def _last(self, worker: Value) -> Value:
+        """A key that `count` keys are not behind, but for others that equal it."""
+        b = self.b
+        wanted, zero = b.index(self.count), b.const(0, self.dtype)
+        one = b.const(1, self.dtype)
+        bit = b.const(1 << (self.dtype.bits - 1), self.dtype)
+        with b.while_(b.const(True, BOOL), (zero, bit)) as loop:
+            known, bit = loop.carried
+            # All that begins like this, with a 0 in the place of the bit.
+            guess = b.or_(known, b.sub(bit, one))
+            found = self._how_many(worker, guess, "le")
+            exact = b.eq(found, wanted)
+            above = b.select(b.lt(found, wanted), b.or_(known, bit), known)
+            bit = b.shr(bit, one)
+            loop.again = b.and_(b.not_(exact), b.ne(bit, zero))
+            loop.yields = (b.select(exact, guess, above), bit)
+        return loop.results[0]
+
+    def _how_many(self, worker: Value, guess: Value, compare: str) -> Value:
+        b = self.b
+        limit = b.splat(guess, self.width)
+        sums = I64 if self.dtype.bits == 64 else I32
+        none = b.splat(b.const(0, sums), self.width)
+        with b.for_(0, self.rows.size, (none,), step=self.width) as loop:
+            keys = b.vload(self.keys, (worker, loop.index), self.width)
+            hits = b.apply(compare, keys, limit)
+            loop.yields = (b.add(loop.carried[0], b.cast(hits, sums)),)
+        return b.cast(b.reduce("add", loop.results[0]), I64)
+
+    def _collect(self, worker: Value, last: Value, spare: Value) -> None:
+        """Hand the pairs in front of the last key, and `spare` equal ones, to the sorter."""
+        b, zero = self.b, self.b.index(0)
+        size = b.index(self.rows.size)
+        limit = b.splat(last, self.width)
+        with b.for_(0, size, (zero, spare), step=self.width) as outer:
+            first = outer.index
+            keys = b.vload(self.keys, (worker, first), self.width)
+
+            def take() -> Sequence[Value]:
+                end = b.min(b.add(first, b.index(self.width)), size)
+                with b.for_(first, end, outer.carried) as loop:
+                    filled, spare = loop.carried
+                    key = b.load(self.keys, worker, loop.index)
+                    same = b.and_(b.eq(key, last), b.gt(spare, zero))
+                    taken = b.or_(b.lt(key, last), same)
+                    self._put(worker, taken, filled, key, loop.index)
+                    filled = b.add(filled, b.cast(taken, I64))
+                    loop.yields = (filled, b.sub(spare, b.cast(same, I64)))
+                return loop.results
+
+            some = b.reduce("or", b.le(keys, limit))
+            outer.yields = b.either(some, take, lambda: outer.carried)
+
+    def _put(self, worker: Value, taken: Value, at: Value, key: Value, place: Value) -> None:
+        with self.b.if_(taken):
+            self.sorter.put(worker, at, key, place)
 
 
 def _samples() -> Sequence[Sample]:

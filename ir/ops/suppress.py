@@ -11,7 +11,7 @@ from tfc.ir.build import tensor_type
 from tfc.ir.core import Value
 from tfc.ir.dims import DimLike, minimum
 from tfc.ir.loop.build import LoopBuilder
-from tfc.ir.loop.kernel import KernelWriter
+from tfc.ir.loop.kernel import VECTOR_BYTES, KernelWriter
 from tfc.ir.loop.sorting import Sorter, key_type, order_key
 from tfc.ir.opdef import Assumption, Kind, NoGrad, OpDef, Reject, Sample, register, require
 from tfc.ir.ops.common import (
@@ -151,7 +151,7 @@ class _Search:
         self.size = size
         dtype = tensor_type(k.op.operands[0]).dtype
         self.dtype = compute_dtype(dtype)
-        self.lanes = 32 // self.dtype.bytes
+        self.lanes = VECTOR_BYTES // self.dtype.bytes
         self.sorter = Sorter(k, key_type(dtype), size, self.rows)
         # Least and greatest coordinates, and areas.
         self.boxes = k.scratch(self.dtype, batches, 5, size)

@@ -5,7 +5,6 @@ whose number of results depends on data, which the model must declare and a run 
 from __future__ import annotations
 
 from tfc.compiler.frontends.onnx.context import Context, Results, Rule, Shape
-from tfc.ir.build import tensor_type
 from tfc.ir.core import Value
 from tfc.ir.dims import DimLike, product
 from tfc.ir.types import BOOL, I64
@@ -108,17 +107,12 @@ def _declared(ctx: Context, position: int, axis: int) -> int:
 
 def _positions(ctx: Context, mask: Value, count: int) -> Value:
     """The indices at which a flat mask is true, of which there must be `count`."""
-    numbers = ctx.cast(mask, I64)
-    total = ctx.b.reduce_sum(numbers, axes=(0,), keepdims=False)
+    total = ctx.b.reduce_sum(ctx.cast(mask, I64), axes=(0,), keepdims=False)
     right = ctx.b.eq(total, ctx.b.constant(count, I64))
-    size = tensor_type(mask).shape[0]
-    upto = ctx.b.cumsum(numbers, axis=0, exclusive=False, reverse=False)
-    upto = ctx.b.check(
-        right, upto, message=f"the data selects {count} elements, as the model declares"
+    mask = ctx.b.check(
+        right, mask, message=f"the data selects {count} elements, as the model declares"
     )
-    order = ctx.b.iota(shape=(count, 1), axis=0, dtype=I64)
-    reached = ctx.b.gt(ctx.reshape(upto, (1, size)), order)
-    found: Value = ctx.b.argmax(ctx.cast(reached, I64), axis=1, keepdims=False, last=False)
+    found: Value = ctx.b.positions(mask, count=count)
     return found
 
 
@@ -150,52 +144,22 @@ def _compress(ctx: Context) -> Results:
 
 
 def _unique(ctx: Context) -> Results:
-    """Compare all slices with each other."""
     x, rank = ctx.x(), ctx.type().rank
     axis = ctx.axis(ctx.integer("axis"), rank) if ctx.has_attr("axis") else None
     if axis is None:
         x, axis = ctx.reshape(x, (ctx.type().size,)), 0
-    shape = tensor_type(x).shape
-    front = ctx.b.transpose(x, perm=(axis, *(i for i in range(len(shape)) if i != axis)))
-    slices = ctx.reshape(front, (shape[axis], product((*shape[:axis], *shape[axis + 1 :]))))
-    same, less = _compared(ctx, slices)
-    size = shape[axis]
-    order = ctx.b.iota(shape=(size,), axis=0, dtype=I64)
-    first = ctx.b.argmax(ctx.cast(same, I64), axis=1, keepdims=False, last=False)
-    is_first = ctx.b.eq(first, order)
-    before = less
-    if not ctx.flag("sorted", True):
-        before = ctx.b.lt(ctx.reshape(order, (1, size)), ctx.reshape(order, (size, 1)))
-    counted = ctx.b.op("and", before, ctx.reshape(is_first, (1, size))).result
-    own = ctx.b.reduce_sum(ctx.cast(counted, I64), axes=(1,), keepdims=False)
-    inverse = ctx.b.gather(own, first, axis=0)
+    indices, inverse, counts, total = ctx.b.unique(x, axis=axis, ordered=ctx.flag("sorted", True))
     outputs = [i for i in range(4) if ctx.uses(i)]
     count = _declared(ctx, outputs[0], axis if outputs[0] == 0 else 0)
-    total = ctx.b.reduce_sum(ctx.cast(is_first, I64), axes=(0,), keepdims=False)
     right = ctx.b.eq(total, ctx.b.constant(count, I64))
-    inverse = ctx.b.check(
-        right, inverse, message=f"the data has {count} different elements, as the model declares"
+    message = f"the data has {count} different elements, as the model declares"
+    indices, inverse, counts = (
+        ctx.b.check(right, value, message=message) for value in (indices, inverse, counts)
     )
-    hit = ctx.b.eq(ctx.reshape(inverse, (1, size)), ctx.b.iota(shape=(count, 1), axis=0, dtype=I64))
-    hits = ctx.cast(hit, I64)
-    indices = ctx.b.argmax(hits, axis=1, keepdims=False, last=False)
-    counts = ctx.b.reduce_sum(hits, axes=(1,), keepdims=False)
+    indices, counts = (
+        ctx.b.slice(value, starts=(0,), sizes=(count,), steps=(1,)) for value in (indices, counts)
+    )
     return [ctx.b.gather(x, indices, axis=axis), indices, inverse, counts]
-
-
-def _compared(ctx: Context, slices: Value) -> tuple[Value, Value]:
-    """For slices [n, m]: whether i equals j, and whether j is less than i, both [n, n]."""
-    n, m = tensor_type(slices).shape
-    left, right = ctx.reshape(slices, (n, 1, m)), ctx.reshape(slices, (1, n, m))
-    differs = getattr(ctx.b, "not")(ctx.b.eq(left, right))
-    numbers = ctx.cast(differs, I64)
-    same = ctx.b.eq(ctx.b.reduce_sum(numbers, axes=(2,), keepdims=False), ctx.b.constant(0, I64))
-    if m == 1:
-        return same, ctx.b.gt(ctx.reshape(slices, (n, 1)), ctx.reshape(slices, (1, n)))
-    at = ctx.b.argmax(numbers, axis=2, keepdims=False, last=False)
-    rows = ctx.b.gather_elements(slices, at, axis=1)
-    columns = ctx.b.gather_elements(slices, ctx.b.transpose(at, perm=(1, 0)), axis=1)
-    return same, ctx.b.gt(rows, ctx.b.transpose(columns, perm=(1, 0)))
 
 
 RULES: dict[str, tuple[Rule, ...]] = {
