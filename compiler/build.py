@@ -36,6 +36,7 @@ from tfc.compiler.version import VERSION
 from tfc.ir.core import Module, ops_of
 from tfc.ir.dims import DimLike
 from tfc.ir.errors import UsageError
+from tfc.ir.symbols import start_symbols
 from tfc.ir.types import BF16, F32, DType
 from tfc.runtime.artifact import FORMAT_VERSION
 from tfc.runtime.pylayout import PYCALL_VERSION
@@ -273,8 +274,10 @@ def _manifest(
         "prefix": options.prefix,
         "threads": options.threads,
         "symbols": [
-            {"name": name, "lo": info.lo, "hi": info.hi} for name, info in main.symbols.items()
+            {"name": name, "lo": info.lo, "hi": info.hi}
+            for name, info in start_symbols(main).items()
         ],
+        "run_time": [{"name": name, "hi": _dim(signature.limits[name])} for name in signature.told],
         "inputs": [_port(name, type) for name, type in signature.inputs],
         "outputs": [_port(name, type) for name, type in signature.outputs],
         "isa": {"arch": target.arch, "features": list(target.feature_list)},

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from tfc.compiler.passes.assume import assume
 from tfc.compiler.passes.attention import attention
+from tfc.compiler.passes.bound import bound
 from tfc.compiler.passes.cse import cse
 from tfc.compiler.passes.dce import dce
 from tfc.compiler.passes.decompose import decompose
@@ -91,6 +92,14 @@ PASSES = make_table(
             "cse-again",
             cse,
             after={"fold-again": "folded constants may be equal", "simplify-again": "so may ops"},
+        ),
+        Pass(
+            "bound",
+            bound,
+            after={
+                "fold-again": "a count may be constant by now",
+                "cse-again": "equal counts are one value",
+            },
         ),
         Pass("dce", dce, min_opt=0, after={"fold-dims": "arithmetic on shapes is left unused"}),
         Pass(

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from tfc.ir.constants import ConstantStore
-from tfc.ir.core import Function, Module, SymbolInfo, ops_of
+from tfc.ir.core import Function, Module, SymbolInfo
 from tfc.ir.errors import ModelError, UsageError
-from tfc.ir.symbols import with_symbols
+from tfc.ir.symbols import run_time_symbols, substitute_in
 from tfc.ir.verify import verify
 
 Given: TypeAlias = "int | tuple[int, int | None] | None"
@@ -93,7 +93,11 @@ def parse_text(
 
 def specialise(module: Module, dims: Mapping[str, Given]) -> None:
     """Fix symbols of the module's functions to sizes, or narrow their bounds, in place."""
-    known = {name for function in module.functions.values() for name in function.symbols}
+    known = {
+        name
+        for function in module.functions.values()
+        for name in function.symbols.keys() - run_time_symbols(function).keys()
+    }
     for name, given in dims.items():
         if name not in known:
             listed = ", ".join(sorted(known)) or "none"
@@ -124,13 +128,4 @@ def _specialise_function(function: Function, dims: Mapping[str, Given]) -> None:
             lo, hi = given
             ends = [end for end in (hi, info.hi) if end is not None]
             function.symbols[name] = SymbolInfo(max(lo, info.lo), min(ends, default=None), None)
-    for arg in function.args:
-        arg.type = with_symbols(arg.type, fixed)
-    for op in ops_of([function]):
-        op.set_attrs(with_symbols(op.attrs, fixed))
-        for region in op.regions:
-            for arg in region.args:
-                arg.type = with_symbols(arg.type, fixed)
-        for result in op.results:
-            result.type = with_symbols(result.type, fixed)
-    function.attrs = {name: with_symbols(value, fixed) for name, value in function.attrs.items()}
+    substitute_in(function, fixed)

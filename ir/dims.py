@@ -508,7 +508,11 @@ def evaluate(dim: DimLike, values: Mapping[str, int]) -> int:
             if isinstance(atom, Symbol):
                 part *= values[atom.name]
             else:
-                result = apply_call(atom.fn, [evaluate(arg, values) for arg in atom.args])
+                args: list[DimLike] = [evaluate(arg, values) for arg in atom.args]
+                if args[1] == 0 and atom.fn in ("floordiv", "mod"):
+                    # As in compiled code: a divisor is positive where the result matters.
+                    args[1] = 1
+                result = apply_call(atom.fn, args)
                 assert isinstance(result, int)
                 part *= result
         total += part

@@ -19,7 +19,7 @@ from tfc.ir.core import Block, Function, Module, Op, Value
 from tfc.ir.dims import evaluate as evaluate_dim
 from tfc.ir.errors import CompileError, UsageError
 from tfc.ir.opdef import OpDef
-from tfc.ir.symbols import bind_shapes, check_bounds, type_symbols, with_symbols
+from tfc.ir.symbols import BIND, bind_shapes, check_bounds, type_symbols, with_symbols
 from tfc.ir.types import BF16, TensorType
 
 Visit: TypeAlias = Callable[[Value, Array], None]
@@ -117,6 +117,8 @@ class Interpreter:
             for array, value in zip(operands, op.operands, strict=True)
         ]
         found = op.defn.ref(attrs, *wide)
+        if op.name == BIND:
+            self.symbols[attrs.symbol] = int(operands[0])
         results = found if isinstance(found, tuple) else (found,)
         if len(results) != len(op.results):
             self._broken(op, f"the reference gave {len(results)} results")

@@ -10,7 +10,7 @@ from typing import NoReturn
 from tfc.ir.core import Block, Function, Module, Op, Value
 from tfc.ir.dims import symbols_of
 from tfc.ir.errors import VerifyError
-from tfc.ir.symbols import dims_in, type_symbols
+from tfc.ir.symbols import BIND, bound_by, dims_in, type_symbols
 from tfc.ir.text.lexer import is_symbol
 from tfc.ir.text.printer import Printer
 from tfc.ir.types import Type
@@ -24,7 +24,9 @@ class Checker:
     def __init__(self, module: Module, after: str = "") -> None:
         self.module = module
         self.after = after
+        # The symbols that types may speak of at the present op, and those that a run gives values.
         self.declared: set[str] = set()
+        self.run_time: set[str] = set()
         self._typed: set[Type] = set()
         self._counts: dict[Value, int] = {}
 
@@ -60,6 +62,20 @@ class Checker:
             if info.hi is not None and info.hi < info.lo:
                 self.fail(f"@{function.name}: symbol {name} has bounds {info.lo}..{info.hi}")
         self.declared = set(function.symbols)
+        self.run_time = set()
+        for op in function.block.walk():
+            bound = bound_by(op)
+            if bound is None:
+                continue
+            own = function.symbols.get(bound)
+            if own is None:
+                self.fail(f"{bound} is no symbol of @{function.name}", op)
+            if own.lo != 0 or own.hi is not None:
+                self.fail(f"{bound} has bounds beside that of the op", op)
+            if bound in self.run_time:
+                self.fail(f"{bound} is bound twice", op)
+            self.run_time.add(bound)
+        self.declared -= self.run_time
 
     def _block(self, block: Block, visible: set[Value], ending: str) -> None:
         """Check a block that may use the values of `visible`, which is left as it was."""
@@ -69,10 +85,14 @@ class Checker:
                 self.fail(f"argument {i} of a block says that it is another's", _holder(block))
             self._define(arg, visible, defined)
         count, previous = 0, None
+        bound: list[str] = []
         for op in block:
             if op.block is not block or op.prev is not previous:
                 self.fail("the links between ops are broken", op)
             self._op(op, visible)
+            if op.name == BIND:
+                bound.append(op.attrs.symbol)
+                self.declared.add(op.attrs.symbol)
             for i, result in enumerate(op.results):
                 if result.owner is not op or result.index != i:
                     self.fail(f"result {i} says that it is another's", op)
@@ -84,6 +104,9 @@ class Checker:
         if previous is None or previous.name != ending:
             self.fail(f"the block does not end in {ending}", previous or _holder(block))
         visible.difference_update(defined)
+        if bound:
+            self.declared.difference_update(bound)
+            self._typed.clear()
 
     def _define(self, value: Value, visible: set[Value], defined: list[Value]) -> None:
         visible.add(value)
@@ -96,8 +119,14 @@ class Checker:
             return
         unknown = type_symbols(type) - self.declared
         if unknown:
-            self.fail(f"{type} speaks of undeclared {', '.join(sorted(unknown))}", op)
+            self.fail(f"{type} speaks of {self._undeclared(unknown)}", op)
         self._typed.add(type)
+
+    def _undeclared(self, names: set[str] | frozenset[str]) -> str:
+        bound = names & self.run_time
+        if bound:
+            return f"{', '.join(sorted(bound))}, which no op has bound here"
+        return f"undeclared {', '.join(sorted(names))}"
 
     def _op(self, op: Op, visible: set[Value]) -> None:
         for i, value in enumerate(op.operands):
@@ -109,7 +138,7 @@ class Checker:
         for dim in dims_in(op.attrs):
             unknown = symbols_of(dim) - self.declared
             if unknown:
-                self.fail(f"{dim} speaks of undeclared {', '.join(sorted(unknown))}", op)
+                self.fail(f"{dim} speaks of {self._undeclared(unknown)}", op)
         if op.regions:
             inner: set[Value] = set() if self.isolated(op) else visible
             for region in op.regions:

@@ -9,11 +9,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from tfc.ir.core import SymbolInfo
+from tfc.ir.core import Function, Op, SymbolInfo
 from tfc.ir.dims import Dim, DimLike, coefficient, evaluate, substitute, symbols_of
 from tfc.ir.errors import UsageError
 from tfc.ir.types import BufferType, DType, TensorType, Type
 
+# The op, of either level, that gives a symbol its value while a program runs.
+BIND = "bind"
 _DIMLESS = (int, float, complex, str, DType, type(None))
 
 
@@ -63,6 +65,38 @@ def type_symbols(type: Type) -> set[str]:
     if isinstance(type, BufferType):
         return {name for dim in (*type.shape, *type.strides) for name in symbols_of(dim)}
     return set()
+
+
+def bound_by(op: Op) -> str | None:
+    """Return the symbol that an op binds, if it is a `bind`."""
+    return op.attrs.symbol if op.defn.name == BIND else None
+
+
+def run_time_symbols(function: Function) -> dict[str, Op]:
+    """Return the symbols that only a run gives values to, in order, with the ops that bind them."""
+    if not function.symbols:
+        return {}
+    return {op.attrs.symbol: op for op in function.block.walk() if op.defn.name == BIND}
+
+
+def start_symbols(function: Function) -> dict[str, SymbolInfo]:
+    """Return the symbols that have values when a run starts."""
+    late = run_time_symbols(function)
+    return {name: info for name, info in function.symbols.items() if name not in late}
+
+
+def substitute_in(function: Function, values: Mapping[str, DimLike]) -> None:
+    """Replace symbols in all types, attributes and regions of a function."""
+    for arg in function.args:
+        arg.type = with_symbols(arg.type, values)
+    for op in function.block.walk():
+        op.set_attrs(with_symbols(op.attrs, values))
+        for region in op.regions:
+            for arg in region.args:
+                arg.type = with_symbols(arg.type, values)
+        for result in op.results:
+            result.type = with_symbols(result.type, values)
+    function.attrs = {name: with_symbols(value, values) for name, value in function.attrs.items()}
 
 
 def bind_shapes(

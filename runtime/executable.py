@@ -6,6 +6,7 @@ It imports nothing of the compiler. A call is one native call; the rest here is 
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -78,7 +79,11 @@ class Executable(FastCall):
         self._plans: dict[Any, _Plan] = {}
         self._spaces: list[_Space] = []
         self._home: _Space | None = None
-        self._fast = self._fast_state() if layout_is_known() else None
+        self._fast_words = self._fast_state() if layout_is_known() else None
+        # The native method makes outputs of the dims that it knows before: without a context it
+        # leaves the call to `_call_slowly`.
+        told = any(port.told for port in self.outputs)
+        self._fast = None if told else self._fast_words
         self._stages: Callable[[str], str] | None = None
         _executables.add(self)
 
@@ -167,6 +172,9 @@ class Executable(FastCall):
             space.grow(plan.workspace)
         code = self._native_run(space.address, frame.inputs, frame.outputs)
         self._give_back(space)
+        if plan.told and not code:
+            results = [y if rank is None else _part(y, words, at - back, rank)
+                       for y, (rank, back) in zip(results, plan.told, strict=True)]  # fmt: skip
         plan.frames.append(frame)
         if code:
             raise self._fault(code)
@@ -272,6 +280,14 @@ class Memory:
         return int(executable._library.workspace_size(values, executable.threads))
 
 
+def _part(whole: Array, words: Any, at: int, rank: int) -> Array:
+    """Return what a run has filled of an output; memory that is mostly unused is given back."""
+    shape = tuple(words[at : at + rank])
+    size = math.prod(shape)
+    part = whole.reshape(-1)[:size].reshape(shape)
+    return part if 2 * size >= whole.size else part.copy()
+
+
 class _Plan:
     """What depends on the inputs' shapes alone; `frames` are free argument blocks."""
 
@@ -281,6 +297,14 @@ class _Plan:
         self.outputs: list[tuple[tuple[int, ...], np.dtype[Any]]] = []
         self.workspace = 0
         ports = executable.outputs
+        # For each output its rank if the run tells its dims, and how far from the end of the frame
+        # they stand; empty where a run tells none.
+        self.told: list[tuple[int | None, int]] = []
+        if any(port.told for port in ports):
+            self.told = [
+                (len(port.shape) if port.told else None, TENSOR_WORDS * (len(ports) - i) - 2)
+                for i, port in enumerate(ports)
+            ]
         inputs = _words(TENSOR_WORDS * len(shapes))
         for i, shape in enumerate(shapes):
             start = TENSOR_WORDS * i + 2

@@ -5,7 +5,8 @@ Also checks call arguments against it, to say in words what the native check say
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from tfc.runtime.errors import InputError
 from tfc.runtime.library import MAX_RANK
 
 Array = npt.NDArray[Any]
+_NAME = re.compile(r"[A-Za-z_]\w*")
 
 _NUMPY_NAMES = {
     "f64": "float64", "f32": "float32", "f16": "float16",
@@ -56,13 +58,19 @@ class Port:
     name: str
     dtype: str
     shape: tuple[int | str, ...]
+    # Whether only a run tells some of the dims.
+    told: bool = False
 
     def __str__(self) -> str:
         return f"{self.name}: {self.dtype}[{', '.join(map(str, self.shape))}]"
 
     @classmethod
-    def of(cls, entry: Mapping[str, Any]) -> Port:
-        return cls(entry["name"], entry["dtype"], tuple(entry["shape"]))
+    def of(cls, entry: Mapping[str, Any], run_time: Collection[str] = ()) -> Port:
+        shape = tuple(entry["shape"])
+        told = bool(run_time) and any(
+            not set(_NAME.findall(dim)).isdisjoint(run_time) for dim in shape if type(dim) is str
+        )
+        return cls(entry["name"], entry["dtype"], shape, told)
 
 
 @dataclass(frozen=True)
@@ -76,9 +84,10 @@ class Signature:
     @classmethod
     def of(cls, manifest: Mapping[str, Any]) -> Signature:
         """Read a manifest. Raises ValueError, TypeError or KeyError where it is damaged."""
+        run_time = {str(entry["name"]) for entry in manifest.get("run_time", ())}
         signature = cls(
             tuple(Port.of(entry) for entry in manifest["inputs"]),
-            tuple(Port.of(entry) for entry in manifest["outputs"]),
+            tuple(Port.of(entry, run_time) for entry in manifest["outputs"]),
             {s["name"]: (s.get("lo", 0), s.get("hi")) for s in manifest["symbols"]},
         )
         for port in (*signature.inputs, *signature.outputs):

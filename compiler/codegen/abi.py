@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tfc.compiler.codegen.builder import THREADS, Builder
-from tfc.compiler.codegen.main import main_signature
+from tfc.compiler.codegen.main import main_signature, told_symbols
 from tfc.compiler.codegen.values import (
     CTX_BYTES,
     CTX_CONSTANTS,
@@ -20,8 +20,10 @@ from tfc.compiler.codegen.values import (
 )
 from tfc.compiler.target import X86_FEATURES, Target
 from tfc.ir.core import Function
-from tfc.ir.dims import Dim, DimLike, Symbol, product, symbols_of
+from tfc.ir.dims import Dim, DimLike, Symbol, symbols_of
 from tfc.ir.errors import CompileError, UnsupportedError
+from tfc.ir.extent import highest, most, room
+from tfc.ir.symbols import start_symbols
 from tfc.ir.types import TensorType
 
 BAD_SHAPE, SMALL_OUTPUT, SMALL_WORKSPACE, NO_FEATURE, FAILED_CHECK, OUT_OF_BOUNDS = range(1, 7)
@@ -55,6 +57,9 @@ class Signature:
     outputs: tuple[tuple[str, TensorType], ...]
     symbols: tuple[str, ...]
     workspace: DimLike
+    # The symbols in outputs' dims that a run tells, and the bounds of all that it binds.
+    told: tuple[str, ...]
+    limits: dict[str, DimLike]
 
     @classmethod
     def of_main(cls, main: Function) -> Signature:
@@ -62,9 +67,15 @@ class Signature:
         return cls(
             tuple(attrs["inputs"]),
             tuple(attrs["outputs"]),
-            tuple(main.symbols),
+            tuple(start_symbols(main)),
             attrs.get("workspace", 0),
+            told_symbols(main),
+            highest(main),
         )
+
+    def is_told(self, dim: DimLike) -> bool:
+        """Whether only a run tells what an output's dim is."""
+        return not symbols_of(dim).isdisjoint(self.told)
 
 
 def abi_text(
@@ -180,12 +191,14 @@ class _Abi:
         used = set(self.signature.symbols)
         for _, type in (*self.signature.inputs, *self.signature.outputs):
             used |= {name for dim in type.shape for name in symbols_of(dim)}
+        used -= self.signature.limits.keys()
         for name in sorted(used - set(self.b.symbols)):
             raise CompileError(f"no input has a dim that is just the symbol {name}")
         return rest
 
     def _check_bounds(self) -> None:
-        for name, info in self.main.symbols.items():
+        for name in self.signature.symbols:
+            info = self.main.symbols[name]
             value = self.b.symbols[name]
             if info.lo > 0:
                 low = self.b.compare("icmp sge", "i64", value, str(info.lo))
@@ -195,28 +208,48 @@ class _Abi:
                 self._require(high, OUT_OF_BOUNDS)
 
     def _output_dims(self) -> list[str]:
-        """Write the dims of all outputs and return the bytes that each needs."""
+        """Write the dims of all outputs and return the bytes that each needs.
+
+        A dim that only the run tells is written as the most that it can be.
+        """
         sizes = []
+        limits = self.signature.limits
         for position, (_, type) in enumerate(self.signature.outputs):
             for axis, dim in enumerate(type.shape):
-                offset = position * TENSOR_BYTES + TENSOR_DIMS + 8 * axis
-                self._store(self.b.dim(dim), "%outputs", offset)
-            sizes.append(self.b.dim(product(type.shape) * type.dtype.bytes))
+                self._store_dim(position, axis, most(dim, limits))
+            sizes.append(self.b.dim(room(type.shape, limits) * type.dtype.bytes))
         return sizes
+
+    def _store_dim(self, position: int, axis: int, dim: DimLike) -> None:
+        offset = position * TENSOR_BYTES + TENSOR_DIMS + 8 * axis
+        self._store(self.b.dim(dim), "%outputs", offset)
+
+    def _tell_dims(self, told: str) -> None:
+        """Write the dims of outputs that the run has told."""
+        for i, name in enumerate(self.signature.told):
+            self.b.symbols[name] = self._load("i64", told, 8 * i)
+        for position, (_, type) in enumerate(self.signature.outputs):
+            for axis, dim in enumerate(type.shape):
+                if self.signature.is_told(dim):
+                    self._store_dim(position, axis, dim)
 
     def _call_bind(self, symbols: str) -> None:
         status = self.b.effect("i32", f"call i32 @{self.prefix}_bind(ptr %inputs, ptr {symbols})")
-        good, bad = self.b.new_block("bound"), self.b.new_block("unbound")
+        self._go_on_after(status)
+        self._load_symbols(symbols)
+
+    def _go_on_after(self, status: str) -> None:
+        """Return a call's status unless it is 0."""
+        good, bad = self.b.new_block("done"), self.b.new_block("broken")
         self.b.branch(self.b.compare("icmp eq", "i32", status, "0"), good, bad)
         bad.terminator = f"ret i32 {status}"
         self.b.scope.function.blocks.append(bad)
         self.b.enter(good)
-        self._load_symbols(symbols)
 
-    def _local_symbols(self, text_head: list[str]) -> str:
+    def _numbers(self, count: int, text_head: list[str]) -> str:
+        """Memory for as many numbers, at least one."""
         name = self.b.name("ptr", self.b.scope.depth)
-        count = max(len(self.signature.symbols), 1)
-        text_head.append(f"  {name} = alloca [{count} x i64], align 8")
+        text_head.append(f"  {name} = alloca [{max(count, 1)} x i64], align 8")
         return name
 
     def _shapes(self) -> None:
@@ -225,7 +258,7 @@ class _Abi:
         with b.function() as text:
             for name in ("%inputs", "%outputs", "%symbols"):
                 b.param(name, "ptr")
-            local = self._local_symbols(text.head)
+            local = self._numbers(len(self.signature.symbols), text.head)
             absent = b.compare("icmp eq", "ptr", "%symbols", "null")
             self._call_bind(b.select(absent, "ptr", local, "%symbols"))
             for position, size in enumerate(self._output_dims()):
@@ -254,7 +287,7 @@ class _Abi:
         with b.function() as text:
             for name in ("%context", "%inputs", "%outputs"):
                 b.param(name, "ptr")
-            local = self._local_symbols(text.head)
+            local = self._numbers(len(self.signature.symbols), text.head)
             if self.target.arch == "x86_64":
                 ready = b.effect("i1", f"call i1 @{p}_cpu_ready()")
                 self._require(ready, NO_FEATURE)
@@ -268,10 +301,16 @@ class _Abi:
             args += self._data_pointers("%inputs", len(self.signature.inputs))
             args += self._data_pointers("%outputs", len(self.signature.outputs))
             args += [f"i64 {b.symbols[name]}" for name in self.signature.symbols]
+            told = self._numbers(len(self.signature.told), text.head)
+            args += [f"ptr {told}"] if self.signature.told else []
             b.declarations[
                 f"declare hidden i32 @{p}_main({', '.join(main_signature(self.main))})"
             ] = None
-            b.ret(f"i32 {b.effect('i32', f'call i32 @{p}_main({chr(44).join(args)})')}")
+            status = b.effect("i32", f"call i32 @{p}_main({', '.join(args)})")
+            if self.signature.told:
+                self._go_on_after(status)
+                self._tell_dims(told)
+            b.ret(f"i32 {'0' if self.signature.told else status}")
         self._define(f"i32 @{p}_run(ptr %context, ptr %inputs, ptr %outputs)", text.body())
 
     def _check_capacities(self, sizes: Sequence[str]) -> None:

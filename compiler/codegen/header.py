@@ -57,7 +57,8 @@ $CODES
 int32_t ${P}_run(const ${P}_ctx *ctx, const ${P}_tensor *inputs, ${P}_tensor *outputs);
 
 /* Reads the inputs' dims only. Writes the outputs' dims, and the bytes that they need into
- * capacity; symbols (${P}_SYMBOLS numbers, or null) receives the symbolic dims. */
+ * capacity; a dim that only a run tells is written as the most that it can be.
+ * symbols (${P}_SYMBOLS numbers, or null) receives the symbolic dims. */
 int32_t ${P}_shapes(const ${P}_tensor *inputs, ${P}_tensor *outputs, int64_t *symbols);
 
 /* The bytes of workspace that a call with these symbols and this many threads needs. */
@@ -115,7 +116,11 @@ def header_text(main: Function, prefix: str, *, title: str = "", has_pool: bool 
 def _overview(signature: Signature) -> list[str]:
     ports = [("input", port) for port in signature.inputs]
     ports += [("output", port) for port in signature.outputs]
-    return [_comment(f"{kind} {name}: {type}") for kind, (name, type) in ports]
+    lines = [_comment(f"{kind} {name}: {type}") for kind, (name, type) in ports]
+    lines += [
+        f"{name} is told by a run, at most {signature.limits[name]}" for name in signature.told
+    ]
+    return lines
 
 
 def _ports(prefix: str, kind: str, ports: tuple[tuple[str, TensorType], ...]) -> str:

@@ -6,7 +6,7 @@ needs to run on it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tfc.compiler.codegen.llvm_types import element, register, suffix, vector
 from tfc.compiler.codegen.memory import MEMORY
@@ -43,16 +43,16 @@ class Emitter(ValueBuilder):
             params = ["ptr noalias readonly " + self.param("%ctx", "ptr")]
             for i, arg in enumerate(function.args):
                 params.append(self._argument(arg, f"%a{i}"))
-            params += self.symbol_params(function)
+            params += self.symbol_params(function.symbols)
             self.emit_block(function.block)
             self.ret("void")
         self.functions.append(
             f"define hidden void @{function.name}({', '.join(params)}) #0 {{\n{text.body()}\n}}"
         )
 
-    def symbol_params(self, function: Function) -> list[str]:
+    def symbol_params(self, symbols: Iterable[str]) -> list[str]:
         params = []
-        for i, symbol in enumerate(function.symbols):
+        for i, symbol in enumerate(symbols):
             self.symbols[symbol] = self.param(f"%n{i}", "i64")
             params.append(f"i64 %n{i}")
         return params

@@ -1,6 +1,7 @@
 """The `main` of a loop-level program as LLVM text: calls with offsets into one workspace.
 
-`i32 @PREFIX_main(ptr ctx, ptr workspace, ptr constants, ptr buffers..., i64 symbols...)`.
+`i32 @PREFIX_main(ptr ctx, ptr workspace, ptr constants, ptr buffers..., i64 symbols...)`, and
+where outputs' dims are known only then, an array behind them that gets these symbols' values.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ from tfc.compiler.codegen.llvm_types import register
 from tfc.compiler.codegen.values import Linear
 from tfc.compiler.target import Target
 from tfc.ir.core import Function, Module, Op
+from tfc.ir.dims import symbols_of
 from tfc.ir.errors import CompileError
+from tfc.ir.symbols import dims_in, run_time_symbols, start_symbols
 
 _CYCLES = Template("""\
 define i64 @${P}_cycles() #0 {
   %now = call i64 @llvm.readcyclecounter()
   ret i64 %now
 }""")
-WORKSPACE, CONSTANTS = "%workspace", "%constants"
+WORKSPACE, CONSTANTS, TOLD = "%workspace", "%constants", "%told"
 
 
 def main_text(
@@ -45,7 +48,17 @@ def main_text(
 
 def main_signature(main: Function) -> list[str]:
     """Return the parameter types of `@PREFIX_main`."""
-    return ["ptr"] * (3 + len(main.args)) + ["i64"] * len(main.symbols)
+    numbers = ["ptr"] if told_symbols(main) else []
+    return ["ptr"] * (3 + len(main.args)) + ["i64"] * len(start_symbols(main)) + numbers
+
+
+def told_symbols(main: Function) -> tuple[str, ...]:
+    """Return the symbols that outputs' dims speak of and that only a run gives values.
+
+    `@PREFIX_main` writes their values to its last argument, which is there if any is.
+    """
+    named = {name for dim in dims_in(main.attrs["outputs"]) for name in symbols_of(dim)}
+    return tuple(name for name in run_time_symbols(main) if name in named)
 
 
 class MainEmitter(Emitter):
@@ -65,6 +78,7 @@ class MainEmitter(Emitter):
         self.prefix = prefix
         self.table = f"@{prefix}_profile" if profile else ""
         self.calls = 0
+        self.told = told_symbols(module.main)
 
     def rule(self, name: str) -> Callable[[Emitter, Op], None] | None:
         return PROGRAM_RULES.get(name) or RULES.get(name)
@@ -75,7 +89,9 @@ class MainEmitter(Emitter):
             for i, arg in enumerate(main.args):
                 self.values[arg] = self.param(f"%a{i}", "ptr")
                 params.append(f"ptr %a{i}")
-            params += self.symbol_params(main)
+            params += self.symbol_params(start_symbols(main))
+            if self.told:
+                params.append(f"ptr {self.param(TOLD, 'ptr')}")
             self.emit_block(main.block)
             self.ret("i32 0")
         if self.table:
@@ -156,9 +172,19 @@ def _check(e: Emitter, op: Op) -> None:
     e.enter(passed)
 
 
+def _bind(e: Emitter, op: Op) -> None:
+    assert isinstance(e, MainEmitter)
+    symbol = op.attrs.symbol
+    value = e.symbols[symbol] = e.value(op.operands[0])
+    if symbol in e.told:
+        at = e.let("ptr", f"getelementptr i64, ptr {TOLD}, i64 {e.told.index(symbol)}", TOLD)
+        e.line(f"store i64 {value}, ptr {at}, align 8")
+
+
 PROGRAM_RULES: Mapping[str, Callable[[Emitter, Op], None]] = {
     "workspace": _workspace,
     "constant": _constant,
+    "bind": _bind,
     "call": _call,
     "check": _check,
 }

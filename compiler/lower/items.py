@@ -50,6 +50,14 @@ class Demand:
     condition: Scalar
 
 
+@dataclass(eq=False)
+class Bound:
+    """A `bind`: the number becomes a symbol of main."""
+
+    op: Op
+    number: Scalar
+
+
 @dataclass(frozen=True)
 class Scalar:
     """A tensor of one element that main itself reads, at `place` unless it is one of dims."""
@@ -58,7 +66,7 @@ class Scalar:
     place: Place | None
 
 
-Item: TypeAlias = Call | Branch | Repeat | Demand
+Item: TypeAlias = Call | Branch | Repeat | Demand | Bound
 
 
 @dataclass
@@ -106,6 +114,8 @@ class _Timeline:
                     self._repeat(item)
                 case Demand():
                     self._read(item.condition)
+                case Bound():
+                    self._read(item.number)
 
     def _repeat(self, item: Repeat) -> None:
         first = self.now

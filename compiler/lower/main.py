@@ -7,14 +7,15 @@ from contextlib import contextmanager
 
 from tfc.compiler.lower.cost import estimate
 from tfc.compiler.lower.data import DataTable
-from tfc.compiler.lower.items import Branch, Call, Demand, Item, Repeat, Scalar, spans
+from tfc.compiler.lower.items import Bound, Branch, Call, Demand, Item, Repeat, Scalar, spans
 from tfc.compiler.lower.memplan import Lifetime, plan_memory
 from tfc.compiler.lower.storage import Place, Root, RootKind, Storage
 from tfc.compiler.passes.assume import ATTRIBUTE
 from tfc.ir.core import Block, Function, Module, Value
-from tfc.ir.dims import DimLike
+from tfc.ir.dims import DimLike, symbols_of
+from tfc.ir.extent import highest, most, room
 from tfc.ir.loop.build import LoopBuilder
-from tfc.ir.loop.nodes import BufferAttrs, CallAttrs, ConstantAttrs
+from tfc.ir.loop.nodes import BindAttrs, BufferAttrs, CallAttrs, ConstantAttrs
 from tfc.ir.types import BufferType, DType, TensorType
 
 # Codes below are those that every program returns.
@@ -47,16 +48,20 @@ class MainWriter:
         # What is known at the present point: memory by root and by place, rounds by loop.
         self.pointers: dict[object, Value] = {}
         self.rounds: dict[str, Value] = {}
+        # The symbols that a run binds with their bounds, and what is assumed of them.
+        self.limits = highest(source)
+        self.assumed: list[tuple[DimLike, str]] = []
+        self.bound: set[str] = set()
 
     def write(self, items: Sequence[Item]) -> None:
-        types = [_flat_tensor(type) for _, type in (*self.inputs, *self.outputs)]
+        types = [self._whole(type) for _, type in (*self.inputs, *self.outputs)]
         names = [f"in{i}" for i in range(len(self.inputs))]
         names += [f"out{i}" for i in range(len(self.outputs))]
         block = Block(types, names)
         self.args = block.args
         self.b = LoopBuilder(block)
-        for zero, message in self.source.attrs.get(ATTRIBUTE, ()):
-            self._check(self.b.eq(self.b.index(zero), self.b.index(0)), message)
+        self.assumed = list(self.source.attrs.get(ATTRIBUTE, ()))
+        self._check_assumed()
         workspace = self._plan_workspace(items)
         self._items(items)
         self.b.emit("return")
@@ -73,9 +78,32 @@ class MainWriter:
         self.b.check(holds, FIRST_CHECK + self.checks, message)
         self.checks += 1
 
+    def _check_assumed(self) -> None:
+        """Check what is assumed of symbols that are known by now."""
+        late = self.limits.keys() - self.bound
+        left: list[tuple[DimLike, str]] = []
+        for zero, message in self.assumed:
+            if symbols_of(zero) & late:
+                left.append((zero, message))
+            else:
+                self._check(self.b.eq(self.b.index(zero), self.b.index(0)), message)
+        self.assumed = left
+
+    def _bind(self, item: Bound) -> None:
+        symbol, hi = item.op.attrs.symbol, item.op.attrs.hi
+        number = self._scalar(item.number)
+        inside = self.b.and_(
+            self.b.ge(number, self.b.index(0)), self.b.le(number, self.b.index(hi))
+        )
+        place = f"{item.op.loc}: " if str(item.op.loc) else ""
+        self._check(inside, f"{place}{symbol} is outside of 0..{hi}")
+        self.b.emit("bind", (number,), BindAttrs(symbol, hi))
+        self.bound.add(symbol)
+        self._check_assumed()
+
     def _plan_workspace(self, items: Sequence[Item]) -> DimLike:
         lives = spans(items)
-        sizes = [root.size * _dtype(root.value).bytes for root in lives]
+        sizes = [most(root.size, self.limits) * _dtype(root.value).bytes for root in lives]
         lifetimes = [
             Lifetime(size, span.first, span.last)
             for size, span in zip(sizes, lives.values(), strict=True)
@@ -99,6 +127,8 @@ class MainWriter:
                     self._repeat(item)
                 case Demand():
                     self._check(self._scalar(item.condition), item.op.attrs.message)
+                case Bound():
+                    self._bind(item)
 
     def _call(self, call: Call) -> None:
         kernel = self.program.functions[call.kernel]
@@ -241,7 +271,8 @@ class MainWriter:
                 case RootKind.INPUT:
                     self.pointers[root] = self.args[root.position]
                 case RootKind.OUTPUT:
-                    self.pointers[root] = self.args[len(self.inputs) + root.position]
+                    arg = self.args[len(self.inputs) + root.position]
+                    self.pointers[root] = arg if arg.type == type else self.b.view(arg, 0, type)
                 case RootKind.CONSTANT:
                     attrs = ConstantAttrs(self.data.name_of(root), type)
                     self.pointers[root] = self.b.emit("constant", (), attrs).result
@@ -252,6 +283,11 @@ class MainWriter:
                     raise AssertionError("a carried value outside of its loop")
         return self.pointers[root]
 
+    def _whole(self, type: object) -> BufferType:
+        """The memory of an input or output, as much as there is at the start of a run."""
+        assert isinstance(type, TensorType)
+        return BufferType(type.dtype, (room(type.shape, self.limits),), (1,))
+
 
 def _message(trips: DimLike) -> str:
     return f"a loop does not run {trips} rounds, as its results' shapes have it"
@@ -259,11 +295,6 @@ def _message(trips: DimLike) -> str:
 
 def _flat(root: Root) -> BufferType:
     return BufferType(_dtype(root.value), (root.size,), (1,))
-
-
-def _flat_tensor(type: object) -> BufferType:
-    assert isinstance(type, TensorType)
-    return BufferType(type.dtype, (type.size,), (1,))
 
 
 def _dtype(value: Value) -> DType:

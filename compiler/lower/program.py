@@ -6,7 +6,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from tfc.compiler.lower.items import Branch, Call, Demand, Item, Repeat, Scalar
+from tfc.compiler.lower.cost import estimate
+from tfc.compiler.lower.items import Bound, Branch, Call, Demand, Item, Repeat, Scalar
 from tfc.compiler.lower.kernels import Group, KernelBuilder, Made, Step
 from tfc.compiler.lower.main import MainWriter
 from tfc.compiler.lower.storage import (
@@ -25,7 +26,9 @@ from tfc.compiler.target import Target
 from tfc.ir.constants import ConstantStore
 from tfc.ir.core import Block, Module, Op, Value
 from tfc.ir.dims import DimLike, product
+from tfc.ir.extent import highest
 from tfc.ir.ops.flow import LoopAttrs, split_operands, split_yields
+from tfc.ir.symbols import BIND
 from tfc.ir.types import row_major
 
 RECURSION_LIMIT = 20_000
@@ -74,6 +77,8 @@ class ProgramBuilder:
         for name, info in self.function.symbols.items():
             if info.hint is not None:
                 self.hints.setdefault(name, info.hint)
+        for name, most in highest(self.function).items():
+            self.hints.setdefault(name, estimate(most, self.hints))
         assert isinstance(module.constants, ConstantStore)
         self.store = module.constants
         self.program = Module("loop", constants=self.store, source=module.source)
@@ -101,6 +106,9 @@ class ProgramBuilder:
             return
         if op.name == CHECK:
             self.items.append(Demand(op, self._scalar(op.operands[0])))
+            return
+        if op.name == BIND:
+            self.items.append(Bound(op, self._scalar(op.operands[0])))
             return
         if len(op.results) == 1 and not self.storage.is_kernel(op.result):
             return

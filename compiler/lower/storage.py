@@ -28,6 +28,7 @@ from tfc.ir.dims import (
 )
 from tfc.ir.opdef import Trait
 from tfc.ir.ops.flow import LoopAttrs, split_operands, split_yields
+from tfc.ir.symbols import run_time_symbols
 from tfc.ir.types import TensorType, row_major
 
 # How the names of symbols begin that stand for the number of a loop's round. Shape symbols are
@@ -180,6 +181,9 @@ class Storage:
         self._loops: dict[Op, LoopMemory] = {}
         self._places: dict[Value, Place] = {}
         self._views: dict[Value, Place | None] = {}
+        self._order: dict[Op, int] = {}
+        self._bound_at: dict[str, int] = {}
+        self._number_ops()
         self._assign()
 
     def is_kernel(self, value: Value) -> bool:
@@ -209,8 +213,30 @@ class Storage:
                 continue
             for part in PARTS[op.name](op):
                 operand = op.operands[part.operand]
-                if self._free(operand) and operand.op is not None and operand.op.block is block:
+                if not self._free(operand) or operand.op is None or operand.op.block is not block:
+                    continue
+                if self._is_known_at(op.result, operand.op):
                     self.inside[operand] = (op.result, part)
+
+    def _number_ops(self) -> None:
+        """Note where symbols are bound, if the run binds any."""
+        bound = run_time_symbols(self.function)
+        if bound:
+            self._order = {op: at for at, op in enumerate(self.function.block.walk())}
+            self._bound_at = {name: self._order[op] for name, op in bound.items()}
+
+    def _is_known_at(self, whole: Value, op: Op) -> bool:
+        """Whether the memory that `whole` lies in can be spoken of where `op` is."""
+        if not self._bound_at:
+            return True
+        while True:
+            named = {name for dim in shape_of(whole) for name in symbols_of(dim)}
+            late = named & self._bound_at.keys()
+            if any(self._bound_at[name] > self._order[op] for name in late):
+                return False
+            if whole not in self.inside:
+                return True
+            whole, _ = self.inside[whole]
 
     def _assign_yields(self, op: Op, region: Block) -> None:
         """Have what a region yields produced in place. A stack comes before a carried value."""

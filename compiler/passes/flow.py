@@ -14,9 +14,11 @@ from tfc.compiler.rewrite import blocks_of
 from tfc.ir.build import GraphBuilder, tensor_type
 from tfc.ir.constants import ConstantStore
 from tfc.ir.core import Block, Module, Op, Value
+from tfc.ir.dims import symbols_of
 from tfc.ir.opdef import OPS, Kind, OpDef, Trait
 from tfc.ir.ops.const import constant, dims
 from tfc.ir.ops.flow import LoopAttrs, split_operands, split_yields
+from tfc.ir.symbols import BIND, dims_in, type_symbols
 
 IF, LOOP, CHECK = OPS["if"], OPS["loop"], OPS["check"]
 
@@ -100,7 +102,19 @@ def _is_same_each_round(op: Op, region: Block) -> bool:
     if defn.kind is Kind.CONSTANT and defn not in (constant, dims):
         # A ramp takes memory outside, and none where it is fused.
         return False
-    return not any(_is_of(value, region) for value in op.operands)
+    if any(_is_of(value, region) for value in op.operands):
+        return False
+    return not _bound_in(region) & _mentioned(op)
+
+
+def _bound_in(region: Block) -> set[str]:
+    """The symbols that a round gives values."""
+    return {inner.attrs.symbol for inner in region if inner.name == BIND}
+
+
+def _mentioned(op: Op) -> set[str]:
+    named = {name for dim in dims_in(op.attrs) for name in symbols_of(dim)}
+    return named.union(*(type_symbols(value.type) for value in op.results))
 
 
 def _is_of(value: Value, region: Block) -> bool:

@@ -15,9 +15,10 @@ from tfc.ir import arrays
 from tfc.ir.core import Block, Function, Module, Op, Value
 from tfc.ir.dims import evaluate
 from tfc.ir.errors import UsageError, VerifyError
+from tfc.ir.extent import highest, room
 from tfc.ir.loop import numeric
 from tfc.ir.loop.memory import AccessError, Array, Buffer, flat, fresh, make_buffer
-from tfc.ir.symbols import bind_shapes, check_bounds
+from tfc.ir.symbols import bind_shapes, check_bounds, run_time_symbols
 from tfc.ir.types import BF16, U8, BufferType, DType, ScalarType, TensorType, Type, VectorType
 
 THREADS = "threads"
@@ -64,14 +65,15 @@ def run_program(
     ]
     machine = Machine(module, bind_shapes(shapes, symbols))
     check_bounds(main.symbols, machine.symbols)
+    limits = highest(main)
     outputs = {
-        name: fresh(evaluate(type.size, machine.symbols), type.dtype)
+        name: fresh(evaluate(room(type.shape, limits), machine.symbols), type.dtype)
         for name, type in main.attrs["outputs"]
     }
     machine.function(main, [*given, *outputs.values()])
     return {
         name: outputs[name]
-        .view(arrays.numpy_dtype(type.dtype))
+        .view(arrays.numpy_dtype(type.dtype))[: evaluate(type.size, machine.symbols)]
         .reshape([evaluate(dim, machine.symbols) for dim in type.shape])
         for name, type in main.attrs["outputs"]
     }
@@ -89,7 +91,8 @@ class Machine:
         """Run a function on arrays and numbers."""
         if len(args) != len(function.args):
             raise UsageError(f"@{function.name} takes {len(function.args)} arguments")
-        missing = [name for name in function.symbols if name not in self.symbols]
+        bound = run_time_symbols(function) if function.kind == "main" else ()
+        missing = [name for name in function.symbols if name not in (*self.symbols, *bound)]
         if missing:
             raise UsageError(f"@{function.name} needs the symbols {', '.join(missing)}")
         values: Values = {}
@@ -335,6 +338,14 @@ def _check(machine: Machine, op: Op, args: list[Any], values: Values) -> Sequenc
     return ()
 
 
+def _bind(machine: Machine, op: Op, args: list[Any], values: Values) -> Sequence[Any]:
+    most = machine.evaluate(op.attrs.hi)
+    if not 0 <= args[0] <= most:
+        raise VerifyError(f"{op.attrs.symbol} is {args[0]}, which no check kept from 0..{most}")
+    machine.symbols[op.attrs.symbol] = int(args[0])
+    return ()
+
+
 def _workspace(machine: Machine, op: Op, args: list[Any], values: Values) -> Sequence[Any]:
     type = op.attrs.type
     memory = Buffer(machine.workspace, 0, machine.workspace.shape, (1,), U8)
@@ -376,6 +387,7 @@ RULES: dict[str, Rule] = {
     "parallel": _parallel,
     "if": _if,
     "call": _call,
+    "bind": _bind,
     "check": _check,
     "workspace": _workspace,
     "constant": _constant,

@@ -154,6 +154,14 @@ class CheckAttrs:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class BindAttrs:
+    """symbol: what the operand is called from here on, a symbol of main. hi: the most it can be."""
+
+    symbol: str
+    hi: DimLike
+
+
 Infer = Callable[[tuple[Type, ...], Any], tuple[Type, ...]]
 
 
@@ -390,6 +398,11 @@ def _parallel(types: tuple[Type, ...], attrs: Any) -> tuple[Type, ...]:
     return ()
 
 
+def _bind(types: tuple[Type, ...], attrs: BindAttrs) -> tuple[Type, ...]:
+    _need(types == (INDEX,), "the value is not an i64")
+    return ()
+
+
 def _check(types: tuple[Type, ...], attrs: CheckAttrs) -> tuple[Type, ...]:
     _need(types == (ScalarType(BOOL),), "the condition is not a bool scalar")
     return ()
@@ -434,6 +447,7 @@ _register(LoopOp("return", _nothing, terminator=True, pure=False))
 # Programs: `main` only
 _register(LoopOp("call", _nothing, CallAttrs, pure=False))
 _register(LoopOp("check", _check, CheckAttrs, pure=False))
+_register(LoopOp("bind", _bind, BindAttrs, pure=False))
 _register(LoopOp("workspace", lambda types, attrs: (attrs.type,), BufferAttrs))
 _register(LoopOp("constant", lambda types, attrs: (attrs.type,), ConstantAttrs))
 

@@ -12,7 +12,7 @@ from tfc.ir.core import Function, Module, Op
 from tfc.ir.dims import Dim, symbols_of
 from tfc.ir.loop.nodes import LOOP_OPS, LoopOp, LoopTypeError
 from tfc.ir.structure import Checker
-from tfc.ir.symbols import dims_in
+from tfc.ir.symbols import bound_by, dims_in, run_time_symbols
 from tfc.ir.types import (
     BOOL,
     INDEX,
@@ -24,7 +24,7 @@ from tfc.ir.types import (
 )
 
 THREADS = "threads"
-PROGRAM_OPS = ("call", "check", "workspace", "constant")
+PROGRAM_OPS = ("bind", "call", "check", "workspace", "constant")
 REDUCTIONS = ("add", "mul", "min", "max", "and", "or")
 
 
@@ -82,8 +82,20 @@ class LoopChecker(Checker):
             if unknown:
                 named = ", ".join(sorted(unknown))
                 self.fail(f"@{function.name}: {dim} speaks of undeclared {named}")
-        if not isinstance(function.attrs.get("workspace", 0), (int, Dim)):
+        workspace = function.attrs.get("workspace", 0)
+        if not isinstance(workspace, (int, Dim)):
             self.fail(f"@{function.name}: the workspace is not a number of bytes")
+        own = {bound_by(op) for op in function.block}
+        for name, dims, known in (
+            ("an input's type", dims_in(function.attrs["inputs"]), set()),
+            ("the workspace", dims_in(workspace), set()),
+            ("an output's type", dims_in(function.attrs["outputs"]), own),
+        ):
+            late = {symbol for dim in dims for symbol in symbols_of(dim)} - known
+            late &= run_time_symbols(function).keys()
+            if late:
+                named = ", ".join(sorted(late))
+                self.fail(f"@{function.name}: {name} speaks of {named}, which is not known then")
 
     def _tensors(self, function: Function, key: str) -> list[tuple[str, TensorType]]:
         """Return the names and types that `main` announces as inputs or outputs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tfc.ir.ops import (
     activation,
+    bind,
     const,
     contract,
     control,
@@ -32,6 +33,7 @@ FAMILIES = (
     const,
     control,
     flow,
+    bind,
     elementwise,
     convert,
     formats,
