@@ -22,6 +22,7 @@ from tfc.ir.ops import (
     pick,
     pool,
     quant,
+    randoms,
     reduce,
     resize,
     scan,
@@ -54,4 +55,5 @@ FAMILIES = (
     resize,
     scan,
     scatter,
+    randoms,
 )

@@ -8,14 +8,14 @@ import pytest
 from tests.frontends.cases import CASES, Case
 from tests.frontends.cases_more import MORE
 from tests.frontends.support import one_node, reference, run
-from tfc.compiler.frontends.onnx import sequences
+from tfc.compiler.frontends.onnx import randoms, sequences
 from tfc.compiler.frontends.onnx.table import RULES
 
 ALL = [*CASES, *MORE]
 # With graphs of their own in test_onnx_dims, and declared results in test_onnx_counts.
 ELSEWHERE = {"If", "Loop", "Scan", "RNN", "GRU", "LSTM", "Compress", "NonZero", "Unique"}
-# In test_onnx_sequences.
-ELSEWHERE |= sequences.RULES.keys()
+# In test_onnx_sequences and test_onnx_randoms.
+ELSEWHERE |= sequences.RULES.keys() | randoms.RULES.keys() - {"Dropout"}
 
 
 @pytest.mark.parametrize("case", ALL, ids=[f"{i}-{case}" for i, case in enumerate(ALL)])

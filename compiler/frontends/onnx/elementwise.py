@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from tfc.compiler.frontends.onnx.context import Context, Results, Rule
 from tfc.compiler.frontends.onnx.tensors import dtype_from
 from tfc.ir.build import tensor_type
@@ -160,19 +158,6 @@ def _identity(ctx: Context) -> Results:
     return ctx.item()
 
 
-def _dropout(ctx: Context) -> Results:
-    """Inference: every element is kept."""
-    if ctx.has(2):
-        training, ratio = ctx.const(2), ctx.const(1) if ctx.has(1) else np.array(0.5)
-        keeps_all = ratio is not None and not ratio.any()
-        if not keeps_all and (training is None or bool(training.any())):
-            raise ctx.unsupported("training mode; False is supported, or a ratio of 0")
-    # The mask is bool since opset 10.
-    kind = BOOL if ctx.opset >= 10 else ctx.type().dtype
-    mask = ctx.b.full(ctx.shape(), 1, kind) if ctx.uses(1) else None
-    return ctx.x(), mask
-
-
 def _gelu(ctx: Context) -> Results:
     return _op(ctx, "gelu", ctx.x(), approximate=ctx.string("approximate", "none"))
 
@@ -242,7 +227,6 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "CastLike": (Rule(_cast_like),),
     "Celu": (unary("celu", alpha=1.0),),
     "Clip": (Rule(_clip_attrs), Rule(_clip, since=11)),
-    "Dropout": (Rule(_dropout, ignores=("seed", "ratio", "is_test")),),
     "Elu": (unary("elu", alpha=1.0),),
     "Gelu": (Rule(_gelu),),
     "HardSigmoid": (unary("hard_sigmoid", alpha=0.2, beta=0.5),),

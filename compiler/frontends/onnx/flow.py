@@ -255,7 +255,8 @@ def _round(ctx: Context, loop: _Loop, number: Value, carried: Sequence[Item]) ->
     for proto, place in zip(protos, loop.places, strict=True):
         if place is not None:
             given[proto.name] = carried[place]
-    return ctx.importer.inline(loop.graph, given)
+    with ctx.importer.in_round(number):
+        return ctx.importer.inline(loop.graph, given)
 
 
 def _declared(ctx: Context, x: Value, proto: Any) -> Value:
@@ -378,7 +379,8 @@ class _Scan:
 
         def body(r: Round) -> Next:
             given = dict(zip(names, (*r.carried, *r.slices), strict=True))
-            values = [tensor(item) for item in ctx.importer.inline(self.graph, given)]
+            with ctx.importer.in_round(r.number):
+                values = [tensor(item) for item in ctx.importer.inline(self.graph, given)]
             if not _same_types(ctx, states, values[: self.states]):
                 raise ctx.unsupported("a state changes its shape from round to round")
             if length is not None:
@@ -462,7 +464,8 @@ def _batched_scan(ctx: Context) -> Results:
     def each(r: Round) -> Next:
         inputs = r.slices[states : states + count]
         length = None if lengths is None else r.slices[-1]
-        return Next((), scan.run(ctx, r.slices[:states], inputs, length))
+        with ctx.importer.in_round(r.number):
+            return Next((), scan.run(ctx, r.slices[:states], inputs, length))
 
     batch = tensor_type(operands[0]).shape[0]
     if lengths is not None:

@@ -115,6 +115,9 @@ class Importer:
         self.builder = FoldingBuilder(self.block, self.constants)
         self.problems: list[Problem] = []
         self._values = dict(values)
+        # Numbers of the rounds of the loops around the node at hand, from the outside in.
+        self.rounds: list[Value] = []
+        self._random_nodes = 0
 
     def run(self) -> Module:
         """Import the whole model."""
@@ -162,6 +165,20 @@ class Importer:
             new = [x for x in found.op.operands if x not in seen]
             seen.update(new)
             stack += new
+
+    @contextmanager
+    def in_round(self, number: Value) -> Iterator[None]:
+        """Import what follows as a part of a loop's round."""
+        self.rounds.append(number)
+        try:
+            yield
+        finally:
+            self.rounds.pop()
+
+    def count_random(self) -> int:
+        """Return how many nodes have asked this before."""
+        self._random_nodes += 1
+        return self._random_nodes - 1
 
     def value(self, name: str) -> Value:
         """Return the tensor called `name`."""

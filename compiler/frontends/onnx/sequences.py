@@ -132,7 +132,8 @@ def _map(ctx: Context) -> Results:
             proto.name: item.items[i] if isinstance(item, TensorSequence) else item
             for proto, item in zip(graph.input, items, strict=True)
         }
-        rows.append([tensor(found) for found in ctx.importer.inline(graph, given)])
+        with ctx.importer.in_round(ctx.numbers((i,), rank=0)):
+            rows.append([tensor(found) for found in ctx.importer.inline(graph, given)])
     return [sequence(column) for column in zip(*rows, strict=True)]
 
 

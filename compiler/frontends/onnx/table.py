@@ -12,6 +12,7 @@ from tfc.compiler.frontends.onnx import (
     movement,
     normalize,
     patches,
+    randoms,
     recurrent,
     reduce,
     resize,
@@ -39,6 +40,7 @@ FAMILIES = (
     sampling,
     signal,
     sequences,
+    randoms,
 )
 
 RULES: dict[str, tuple[Rule, ...]] = {}
