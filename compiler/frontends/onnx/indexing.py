@@ -13,6 +13,8 @@ from tfc.ir.types import BOOL, I64
 
 
 def _scatter_elements(ctx: Context) -> Results:
+    for a, b in zip(ctx.shape(1), ctx.shape(2), strict=False):
+        ctx.equate(a, b)
     found: Value = ctx.b.scatter_elements(
         ctx.x(0),
         ctx.x(1),

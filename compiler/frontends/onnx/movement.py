@@ -396,6 +396,8 @@ def _one_hot(ctx: Context) -> Results:
         raise ctx.malformed(f"depth holds {len(depth)} numbers")
     if isinstance(depth[0], int) and depth[0] < 0:
         raise ctx.malformed(f"depth is {depth[0]}")
+    for dim in ctx.shape(2):
+        ctx.equate(dim, 2)
     if ctx.shape(2) != (2,):
         raise ctx.malformed(f"values have shape {shape_text(ctx.shape(2))}, not [2]")
     rank = ctx.type().rank + 1

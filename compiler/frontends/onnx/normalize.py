@@ -7,7 +7,7 @@ from tfc.compiler.frontends.onnx.storage import INTEGERS, limits, unpacked
 from tfc.compiler.frontends.onnx.tensors import dtype_from
 from tfc.ir.build import tensor_type
 from tfc.ir.core import Value
-from tfc.ir.dims import ceildiv, product
+from tfc.ir.dims import Dim, ceildiv, product
 from tfc.ir.types import F32, I32, U8, DType, TensorType, shape_text
 
 
@@ -42,9 +42,10 @@ def _hardmax(ctx: Context) -> Results:
 
 
 def _equate_channels(ctx: Context) -> None:
-    """The scale holds one number for each channel."""
-    if ctx.type().rank > 1 and ctx.type(1).rank == 1:
-        ctx.equate(ctx.shape()[1], ctx.shape(1)[0])
+    """All operands behind the first hold one number for each channel."""
+    for position in range(1, ctx.count):
+        if ctx.type().rank > 1 and ctx.type(position).rank == 1:
+            ctx.equate(ctx.shape()[1], ctx.shape(position)[0])
 
 
 def _batch_norm(ctx: Context) -> Results:
@@ -103,7 +104,9 @@ def _group_norm(ctx: Context) -> Results:
     groups = ctx.integer("num_groups")
     ctx.integer("stash_type", 1)
     channels = ctx.type().shape[1] if ctx.type().rank > 1 else None
-    if not isinstance(channels, int) or groups < 1 or channels % groups:
+    if isinstance(channels, Dim):
+        raise ctx.unsupported(f"groups of {channels} channels; fix the dim with dims")
+    if channels is None or groups < 1 or channels % groups:
         raise ctx.malformed(f"{channels} channels do not make {groups} groups")
     if ctx.opset < 21 and ctx.shape(1) == (groups,):
         scale, bias = (_per_channel(ctx, v, groups, channels) for v in (scale, bias))
@@ -117,10 +120,12 @@ def _per_channel(ctx: Context, x: Value, groups: int, channels: int) -> Value:
 
 
 def _equate_last(ctx: Context) -> None:
-    """The scale does not widen x."""
-    for dim, own in zip(reversed(ctx.shape()), reversed(ctx.shape(1)), strict=False):
-        if own != 1:
-            ctx.equate(dim, own)
+    """Scale and bias do not widen x."""
+    for position in range(1, ctx.count):
+        shape = ctx.shape(position) if ctx.has(position) else ()
+        for dim, own in zip(reversed(ctx.shape()), reversed(shape), strict=False):
+            if own != 1:
+                ctx.equate(dim, own)
 
 
 def _layer_norm(ctx: Context) -> Results:
@@ -242,6 +247,8 @@ def _quantised_operands(ctx: Context) -> list[Value]:
 def _in_blocks(ctx: Context, v: Value, axis: int, size: int) -> Value:
     """Repeat each scale for its block of elements; the last block may be shorter."""
     shape, have = ctx.shape(), tensor_type(v).shape
+    if isinstance(shape[axis], Dim):
+        raise ctx.unsupported(f"blocks along an axis of {shape[axis]}; fix the dim with dims")
     if len(have) != len(shape) or have[axis] != ceildiv(shape[axis], size):
         raise ctx.malformed(f"scales {shape_text(have)} for blocks of {size} along axis {axis}")
     wide = (*have[: axis + 1], size, *have[axis + 1 :])
@@ -314,8 +321,9 @@ def _quantised_axis(ctx: Context) -> int:
     if scale.rank == 0 or scale.shape == (1,):
         return 0
     axis = ctx.axis(axis, rank)
-    if scale.rank == 1:
-        ctx.equate(ctx.shape()[axis], scale.shape[0])
+    for position in (1, 2):
+        if ctx.has(position) and ctx.type(position).rank == 1:
+            ctx.equate(ctx.shape()[axis], ctx.shape(position)[0])
     return axis
 
 

@@ -19,7 +19,7 @@ from tfc.compiler.frontends.onnx.window import (
 )
 from tfc.ir.build import tensor_type
 from tfc.ir.core import Value
-from tfc.ir.dims import ceildiv, product
+from tfc.ir.dims import Dim, ceildiv, product
 from tfc.ir.types import I64
 
 # -- norms ----------------------------------------------------------------------------------------
@@ -183,7 +183,9 @@ def _col2im(ctx: Context) -> Results:
         raise ctx.malformed("image_shape, block_shape and the attributes differ in length")
     taps = int(np.prod(block))
     n, rows, _ = ctx.shape(0)
-    if not isinstance(rows, int) or taps < 1 or rows % taps:
+    if isinstance(rows, Dim):
+        raise ctx.unsupported(f"blocks of {rows} rows; fix the dim with dims")
+    if taps < 1 or rows % taps:
         raise ctx.malformed(f"{rows} rows are no blocks of {taps}")
     pads = tuple(zip(flat[:rank], flat[rank:], strict=True))
     reach = [(k - 1) * d + 1 for k, d in zip(block, dilations, strict=True)]

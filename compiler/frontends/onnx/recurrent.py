@@ -293,10 +293,14 @@ def _checked(ctx: Context, cell: _Cell, directions: int) -> Value:
     if (x.rank, w.rank, r.rank) != (3, 3, 3):
         raise ctx.malformed(f"ranks {x.rank}, {w.rank} and {r.rank} instead of 3")
     ctx.equate(x.shape[2], w.shape[2])
-    hidden = r.shape[2]
-    if ctx.integer("hidden_size", 0) not in (0, hidden) or not isinstance(hidden, int):
+    hidden, stated = r.shape[2], ctx.integer("hidden_size", 0)
+    if stated:
+        ctx.equate(hidden, stated)
+    if stated not in (0, hidden) or not isinstance(hidden, int):
         raise ctx.malformed(f"the recurrent weights are for hidden size {hidden}")
     for type in (w, r):
+        ctx.equate(type.shape[0], directions)
+        ctx.equate(type.shape[1], cell.gates * hidden)
         if type.shape[:2] != (directions, cell.gates * hidden):
             raise ctx.malformed(f"weights {type} for {directions} directions of {cell.gates} gates")
     if x.shape[2] != w.shape[2]:
@@ -323,6 +327,8 @@ def _bias(ctx: Context, cell: _Cell, at: int) -> tuple[Value, Value] | None:
         return None
     hidden = ctx.shape(2)[2]
     count = cell.gates * hidden
+    for dim in tensor_type(both).shape:
+        ctx.equate(dim, 2 * count)
     if tensor_type(both).shape != (2 * count,):
         raise ctx.malformed(f"a bias {tensor_type(both)} for {cell.gates} gates of {hidden}")
     one, other = (

@@ -110,6 +110,8 @@ def _grid_sample(ctx: Context) -> Results:
     if mode not in ("nearest", "linear", "cubic") or padding not in _PADDINGS:
         raise ctx.malformed(f"mode {mode!r}, padding_mode {padding!r}")
     places = ctx.shape(1)[1:-1]
+    ctx.equate(ctx.shape(1)[0], n)
+    ctx.equate(ctx.shape(1)[-1], len(spatial))
     if ctx.shape(1)[-1] != len(spatial):
         raise ctx.malformed(f"{ctx.shape(1)[-1]} coordinates for {len(spatial)} axes")
     rows = ctx.reshape(ctx.cast(grid, F32), (n, product(places), len(spatial)))
@@ -191,6 +193,8 @@ def _affine_grid(ctx: Context) -> Results:
     align = ctx.flag("align_corners")
     n, spatial = ctx.shape(0)[0], size[2:]
     count, dtype = len(spatial), ctx.type(0).dtype
+    for dim, wanted in zip(ctx.shape(0)[1:], (count, count + 1), strict=False):
+        ctx.equate(dim, wanted)
     if ctx.shape(0)[1:] != (count, count + 1):
         raise ctx.malformed(f"{ctx.type(0)} is no map of {count} axes")
     whole = (*spatial, 1)
