@@ -21,8 +21,11 @@ from tfc.compiler.passes.fold_scale import (
     fold_statistics,
 )
 from tfc.compiler.passes.fuse import fuse
+from tfc.compiler.passes.integer_products import integer_products
 from tfc.compiler.passes.layout import layout
 from tfc.compiler.passes.lower_precision import lower_precision
+from tfc.compiler.passes.narrow_products import narrow_products
+from tfc.compiler.passes.read_narrow import read_narrow
 from tfc.compiler.passes.simplify import SIMPLIFICATIONS, simplify
 from tfc.compiler.passman import Pass, PassContext, make_table, run_passes
 from tfc.ir.core import Module
@@ -31,13 +34,15 @@ PASSES = make_table(
     [
         Pass("assume", assume, required=True, min_opt=0),
         Pass("fold-statistics", fold_statistics, rules=STATISTICS_REWRITES.names),
+        Pass("integer-products", integer_products),
         Pass(
             "decompose",
             decompose,
             required=True,
             min_opt=0,
             after={
-                "fold-statistics": "decomposed, a batch norm of constants is rounded four times"
+                "integer-products": "decomposed, quantised numbers are not known by their ops",
+                "fold-statistics": "decomposed, a batch norm of constants is rounded four times",
             },
         ),
         Pass(
@@ -120,12 +125,30 @@ PASSES = make_table(
             },
         ),
         Pass(
+            "narrow-products",
+            narrow_products,
+            after={
+                "explicit-padding": "padding is a number of the operand, not 0",
+                "fold-again": "the weights less their zero points are constants",
+                "cse-again": "it would make one widening of all that read a value",
+            },
+        ),
+        Pass(
+            "read-narrow",
+            read_narrow,
+            after={
+                "cse-again": "it would undo it",
+                "narrow-products": "what products read as bytes needs no widening",
+            },
+        ),
+        Pass(
             "fuse",
             fuse,
             after={
                 "decompose": "groups are made of ops with bodies",
                 "dce": "an unused user keeps a producer out of a group",
                 "attention": "rows between two products would become groups of their own",
+                "read-narrow": "a shared widening keeps out of groups",
             },
         ),
         Pass("layout", layout, after={"fuse": "kernels are known, and only their results lie"}),

@@ -28,8 +28,6 @@ LEVELS: dict[str, tuple[str, tuple[str, ...]]] = {
     "aarch64": ("aarch64", _NEON),
 }
 ALIASES = {"generic": "x86-64-v2", "avx2": "x86-64-v3", "avx512": "x86-64-v4", "arm64": "aarch64"}
-# The feature with an instruction for `dot`, by its first factor's element type.
-_DOTS = {"bf16": "avx512bf16", "u8": "avx512vnni"}
 WIDE_MASKED = frozenset(("avx512f", "avx512bw", "avx512dq", "avx512vl"))
 """The features without which 512-bit vectors are not used: masks on all element sizes."""
 
@@ -114,11 +112,24 @@ class Target:
     def has(self, feature: str) -> bool:
         return feature in self.features
 
-    def dot_lanes(self, dtype: DType) -> int:
-        """Return how many sums one `dot` of such factors adds to, 0 where there is no such op."""
-        feature = _DOTS.get(dtype.name)
-        wide = self.arch == "x86_64" and self.vector_bits == 512
-        return 16 if wide and feature in self.features else 0
+    def has_dot(self, dtype: DType, lanes: int) -> bool:
+        """Whether there is a `dot` of factors of `dtype` that adds to so many sums at once.
+
+        Of bytes there is one everywhere: where it is no instruction, it is several.
+        """
+        if dtype.name == "bf16":
+            return self._wide_with("avx512bf16") and lanes == 16
+        return dtype.name == "u8" and 128 <= 32 * lanes <= self.vector_bits
+
+    @property
+    def multiplies_bytes(self) -> bool:
+        """Whether `dot` of bytes is an instruction."""
+        return self._wide_with("avx512vnni") or (
+            self.arch == "x86_64" and self.vector_bits == 256 and "avxvnni" in self.features
+        )
+
+    def _wide_with(self, feature: str) -> bool:
+        return self.arch == "x86_64" and self.vector_bits == 512 and feature in self.features
 
     @property
     def feature_list(self) -> tuple[str, ...]:

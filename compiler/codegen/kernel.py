@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from tfc.compiler.codegen.dots import dot
 from tfc.compiler.codegen.llvm_types import element, register, suffix, vector
 from tfc.compiler.codegen.memory import MEMORY
 from tfc.compiler.codegen.scalar_llvm import CORE_LLVM, Call, emit_scalar
@@ -16,7 +17,7 @@ from tfc.compiler.target import Target
 from tfc.ir.core import Block, Function, Op, Value
 from tfc.ir.errors import CompileError
 from tfc.ir.loop.scalar import MATH
-from tfc.ir.types import BF16, BOOL, I64, U8, BufferType, DType, ScalarType, VectorType
+from tfc.ir.types import BOOL, I64, BufferType, DType, ScalarType, VectorType
 
 
 def kernel_text(function: Function, target: Target) -> str:
@@ -372,30 +373,6 @@ def _shuffled(e: Emitter, type: str, x: str, y: str, mask: Sequence[int]) -> str
     return e.let(vector(of, len(mask)), rhs, x, y)
 
 
-# x86's instruction by the first factor's type: intrinsic, type of both factors.
-_DOTS = {
-    BF16: ("x86.avx512bf16.dpbf16ps.512", "<32 x bfloat>"),
-    U8: ("x86.avx512.vpdpbusd.512", "<64 x i8>"),
-}
-
-
-def _dot(e: Emitter, op: Op) -> None:
-    x, y, total = op.operands
-    assert isinstance(x.type, VectorType)
-    assert isinstance(total.type, VectorType)
-    if e.target.dot_lanes(x.type.dtype) != total.type.lanes:
-        raise CompileError(f"the target has no dot of {x.type}", where=str(op.loc) or None)
-    name, type = _DOTS[x.type.dtype]
-    factors = []
-    for value in (x, y):
-        text, own = e.value(value), register(value.type)
-        factors.append((type, text if own == type else e.convert("bitcast", own, text, type)))
-    args = [(register(total.type), e.value(total)), *factors]
-    e.declare(args[0][0], f"@llvm.{name}", [own for own, _ in args])
-    call = f"call {args[0][0]} @llvm.{name}({', '.join(' '.join(arg) for arg in args)})"
-    e.values[op.result] = e.let(args[0][0], call, *(text for _, text in args))
-
-
 def _reduce(e: Emitter, op: Op) -> None:
     """Reduce: of integers by LLVM, of floats as a tree whose halves meet lane by lane."""
     (x,) = op.operands
@@ -450,7 +427,7 @@ RULES: Mapping[str, Callable[[Emitter, Op], None]] = {
     "extract": _extract,
     "insert": _insert,
     "shuffle": _shuffle,
-    "dot": _dot,
+    "dot": dot,
     "reduce": _reduce,
     "for": _for,
     "while": _while,

@@ -37,6 +37,7 @@ from tfc.ir.dims import (
     symbols_of,
 )
 from tfc.ir.loop.build import LoopBuilder
+from tfc.ir.loop.nodes import DOTS
 from tfc.ir.types import DType, VectorType
 
 Array = npt.NDArray[Any]
@@ -48,6 +49,9 @@ MAX_VECTORS = 8
 CHAINS = 8
 MAX_SETS = 4
 MIN_WORK = 512
+# Registers that a step needs beside the accumulators: for each vector, and at all. A `dot` of
+# bytes that is no instruction widens both sides.
+_SPARED = (2, 4)
 LEAST_ROWS = 4
 
 
@@ -182,13 +186,17 @@ def choose_tile(c: Contraction, target: Target, hints: Mapping[str, int]) -> Til
     accumulator = c.reduce.dtype
     lanes = max(target.vector_bits // accumulator.bits, 1)
     n = estimate(c.n.extent, hints)
+    of_bytes = widest_group(c) > 0 and accumulator.is_int
     if isinstance(c.n.extent, int):
-        lanes = min(lanes, 1 << max(c.n.extent - 1, 0).bit_length())
+        least = 128 // accumulator.bits if of_bytes else 1
+        lanes = min(lanes, max(1 << max(c.n.extent - 1, 0).bit_length(), least))
+    spared = _SPARED if of_bytes and not target.multiplies_bytes else (1, 1)
     height, width = _row_extents(c, hints)
     total = max(height * width, 1)
     best: tuple[float, int, Tile] | None = None
     for vectors in range(1, MAX_VECTORS + 1):
-        limit = min((target.vector_registers - vectors - 1) // vectors, _most_rows(c, target))
+        free = target.vector_registers - spared[0] * vectors - spared[1]
+        limit = min(free // vectors, _most_rows(c, target))
         if limit < 1:
             break
         if vectors > 4 and total > 4:
@@ -204,6 +212,21 @@ def choose_tile(c: Contraction, target: Target, hints: Mapping[str, int]) -> Til
             best = (cost, order, Tile(th, tw, vectors, lanes))
     assert best is not None
     return best[2]
+
+
+def widest_group(c: Contraction) -> int:
+    """How many steps a `dot` of such factors takes, 0 where there is none of their types."""
+    left, right = c.left.load.dtype, c.right.load.dtype
+    sums = DOTS.get((left, right))
+    return sums.bits // left.bits if sums is not None and sums == c.reduce.dtype else 0
+
+
+def overlaps(whole: bool, steps: int, group: int) -> bool:
+    """Whether a last group that is not full is read from its end, together with steps before.
+
+    Those have weights of 0, which is nothing to whole numbers.
+    """
+    return whole and steps >= group
 
 
 def _most_rows(c: Contraction, target: Target) -> int:
@@ -368,10 +391,14 @@ def multiply_add(
 
 @dataclass(frozen=True)
 class Dots:
-    """group: steps of a `dot`. steps: how many there are, of which the last may not fill one."""
+    """group: steps of a `dot`. steps: how many there are, of which the last may not fill one.
+
+    masked: the target reads a part of a group by one instruction.
+    """
 
     group: int
     steps: int
+    masked: bool
 
 
 class ContractionSchedule:
@@ -521,6 +548,12 @@ class ContractionSchedule:
         group = self.dots.group
         if count == group:
             found = self.b.vload(left, [offset], group)
+        elif overlaps(self.c.reduce.dtype.is_int, self.dots.steps, group):
+            early = self.b.sub(offset, self.e.index(group - count))
+            found = self.b.vload(left, [early], group)
+        elif self.dots.masked:
+            mask = self.b.tail_mask(self.e.index(0), self.e.index(count), group)
+            found = self.b.vload(left, [offset], group, mask=mask)
         else:
             found = self.b.const(0, VectorType(self.c.left.load.dtype, group))
             for k in range(count):

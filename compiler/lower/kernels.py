@@ -354,7 +354,8 @@ class KernelBuilder:
         group = narrow.dot_group(whole, tile, self.target)
         dots: contract.Dots | None = None
         if group:
-            dots = contract.Dots(group, _int(whole.reduced[-1].extent))
+            steps = _int(whole.reduced[-1].extent)
+            dots = contract.Dots(group, steps, self.target.has_masks)
             packed = narrow.group_constant(packed, dots.steps, group, tile.block)
             whole = narrow.grouped(whole, group, tile.block)
         value, at = self._constant(packed, c.right.load.dtype)

@@ -11,13 +11,14 @@ from tfc.compiler.lower.contract import (
     Contraction,
     Tile,
     column_of,
+    overlaps,
     panel_of,
     stride_of,
+    widest_group,
 )
 from tfc.compiler.target import Target
 from tfc.ir.body import Iter, Load
 from tfc.ir.dims import DimLike, ceildiv, substitute
-from tfc.ir.loop.nodes import DOTS
 
 
 def grouped(c: Contraction, group: int, block: int) -> Contraction:
@@ -43,10 +44,17 @@ def grouped(c: Contraction, group: int, block: int) -> Contraction:
 
 
 def group_constant(packed: Array, steps: int, group: int, block: int) -> Array:
-    """Return packed weights [...][steps][block] as [...][steps / group][block][group]."""
+    """Return packed weights [...][steps][block] as [...][steps / group][block][group].
+
+    A last group that is not full ends with the last step where it `overlaps` the one before.
+    """
     rows = packed.reshape(-1, steps, block)
-    if steps % group:
-        rows = np.pad(rows, ((0, 0), (0, -steps % group), (0, 0)))
+    rest = steps % group
+    if rest and overlaps(packed.dtype.kind == "i", steps, group):
+        gap = np.zeros((rows.shape[0], group - rest, block), packed.dtype)
+        rows = np.concatenate([rows[:, : steps - rest], gap, rows[:, steps - rest :]], axis=1)
+    elif rest:
+        rows = np.pad(rows, ((0, 0), (0, group - rest), (0, 0)))
     split = rows.reshape(rows.shape[0], -1, group, block)
     return np.ascontiguousarray(split.swapaxes(2, 3)).reshape(-1)
 
@@ -56,13 +64,10 @@ def dot_group(c: Contraction, tile: Tile, target: Target) -> int:
 
     c is collapsed: its left side must run through these steps without a gap.
     """
-    left, right = c.left.load.dtype, c.right.load.dtype
-    sums = DOTS.get((left, right))
+    group = widest_group(c)
+    if not group or not target.has_dot(c.left.load.dtype, tile.lanes):
+        return 0
     inner = c.reduced[-1]
-    if sums != c.reduce.dtype or target.dot_lanes(left) != tile.lanes:
+    if not isinstance(inner.extent, int) or stride_of(c.left.address, inner) != 1:
         return 0
-    group = sums.bits // left.bits
-    steps = inner.extent
-    if not isinstance(steps, int) or steps < group or stride_of(c.left.address, inner) != 1:
-        return 0
-    return group
+    return group if inner.extent >= group or c.reduce.dtype.is_int else 0

@@ -290,7 +290,7 @@ def make_plan(
 
     F(2x2) saves less than a `dot` of narrow elements, where there is one.
     """
-    dots = target.dot_lanes(conv.contraction.left.load.dtype) > 0
+    dots = target.has_dot(conv.contraction.left.load.dtype, target.lanes(F32))
     for form in (F4,) if dots else (F4, F2):
         tiles = _tiles(conv, form)
         count = estimate(tiles, hints)

@@ -16,7 +16,10 @@ from tfc.ir.core import Block, Module, Op, Value
 from tfc.ir.dims import Dim, DimLike, coefficient, product, symbols_of
 from tfc.ir.opdef import Kind, Trait
 from tfc.ir.ops import flow
-from tfc.ir.types import F32, Encoding
+from tfc.ir.types import F32, I32, U8, Encoding
+
+# From so many channels on, a group of bytes is channels rather than neighbouring pixels.
+LEAST_CHANNELS = 4
 
 
 def layout(module: Module, context: PassContext) -> None:
@@ -40,7 +43,7 @@ def _assign(block: Block, lanes: int) -> None:
             continue
         if Trait.VIEW in op.defn.traits or len(op.results) != 1:  # type: ignore[attr-defined]
             continue
-        perm = _transposed_by_users(op) or _contracted(op, lanes) or _inherited(op)
+        perm = _transposed_by_users(op) or _grouped(op) or _contracted(op, lanes) or _inherited(op)
         if perm is not None and perm != tuple(range(len(perm))):
             op.result.encoding = Encoding(perm)
 
@@ -114,6 +117,41 @@ def _contracted(op: Op, lanes: int) -> tuple[int, ...] | None:
         if short and isinstance(shape[-1], int) and shape[-1] >= lanes:
             return None
     return (*others, *own)
+
+
+def _grouped(op: Op) -> tuple[int, ...] | None:
+    """Channels last, for convolutions of bytes, which take neighbouring channels in groups."""
+    rank = tensor_type(op.result).rank
+    if _is_byte_convolution(_contraction(op)) or _feeds_groups(op.result):
+        return (0, *range(2, rank), 1)
+    return None
+
+
+def _is_byte_convolution(op: Op | None) -> bool:
+    if op is None or op.name != "conv" or tensor_type(op.result).dtype != I32:
+        return False
+    source = op.operands[0].op
+    return source is not None and source.name == "cast" and _is_bytes(source.operands[0])
+
+
+def _is_bytes(value: Value) -> bool:
+    return tensor_type(value).dtype == U8
+
+
+def _feeds_groups(value: Value) -> bool:
+    """Whether a convolution reads the bytes, of more channels than the columns of a kernel."""
+    type = tensor_type(value)
+    if not _is_bytes(value) or type.rank < 3 or type.shape[1] in range(LEAST_CHANNELS):
+        return False
+    for user in value.users:
+        if user.name == "pad" and _feeds_groups(user.result):
+            return True
+        for region in user.regions:
+            read = {arg for arg, v in zip(region.args, user.operands, strict=True) if v is value}
+            found = [op for op in region if _is_byte_convolution(op)]
+            if any(op.operands[0].op.operands[0] in read for op in found):  # type: ignore[union-attr]
+                return True
+    return False
 
 
 def _source(value: Value, op: Op) -> Value:

@@ -103,7 +103,7 @@ def test_a_target_without_the_feature_refuses_dot() -> None:
 def test_dot_computes_what_the_interpreter_does(
     x_type: Any, y_type: Any, sum_type: Any, group: int
 ) -> None:
-    if not host_target().dot_lanes(x_type):
+    if not host_target().has_dot(x_type, 16):
         pytest.skip("this machine has no such instruction")
     generator = np.random.default_rng(group)
     if x_type == BF16:
