@@ -42,7 +42,7 @@ typedef struct {
   int32_t (*parallel_for)(void *user, void (*body)(void *closure, int64_t index, int64_t worker),
                           void *closure, int64_t n);
   void *user; /* first argument of parallel_for and alloc */
-  void *(*alloc)(void *user, int64_t bytes); /* only for models whose data decide sizes; or null */
+  void *(*alloc)(void *user, int64_t bytes); /* reserved; null */
   const void *constants; /* the weights, as laid out by tfc; null: those in this file */
 } ${P}_ctx;
 

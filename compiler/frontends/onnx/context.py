@@ -15,7 +15,7 @@ from tfc.compiler.frontends.onnx.tensors import MAX_BYTES, TensorReader
 from tfc.ir import arrays
 from tfc.ir.build import GraphBuilder, freeze, tensor_type
 from tfc.ir.core import Op, Value
-from tfc.ir.dims import Dim, DimLike, maximum, product, symbol, symbols_of
+from tfc.ir.dims import Dim, DimLike, bounds, maximum, product, symbol, symbols_of
 from tfc.ir.errors import ModelError, UnsupportedError
 from tfc.ir.graph import MAX_ELEMENTS, dims_content, fold_dims
 from tfc.ir.opdef import OPS, Kind, OpDef
@@ -369,9 +369,26 @@ class Context:
         if a == b:
             return
         for one, other in ((a, b), (b, a)):
-            name = symbol_name(one)
-            if name is not None and (isinstance(other, int) or symbol_name(other) is not None):
+            name, other_name = symbol_name(one), symbol_name(other)
+            known = self.importer.symbols.known
+            if name in known and (isinstance(other, int) or other_name in known):
                 raise Equated(name, other)
+
+    def bind(self, count: Value, hi: DimLike, label: str) -> DimLike:
+        """Return the dim that an i64 scalar gives: itself if it is known, else a new symbol.
+
+        A run in which it is not between 0 and `hi` fails. label: what the symbol is called.
+        """
+        known = dims_content(count, self.b.constants)
+        if known is not None:
+            (dim,) = known.reshape(-1)
+            low, _ = bounds(dim, {})
+            _, beyond = bounds(dim - hi, {})
+            if low is not None and low >= 0 and beyond is not None and beyond <= 0:
+                return dim  # type: ignore[no-any-return]
+        name = self.importer.symbols.late(label)
+        self.b.bind(count, symbol=name, hi=hi)
+        return symbol(name)
 
     # -- building -------------------------------------------------------------------------------
 

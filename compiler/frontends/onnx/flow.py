@@ -18,6 +18,7 @@ from tfc.ir.core import Block, Value
 from tfc.ir.dims import DimLike, maximum
 from tfc.ir.errors import ModelError, UnsupportedError
 from tfc.ir.opdef import OPS, NoAttrs
+from tfc.ir.symbols import bound_by, type_symbols
 from tfc.ir.types import BOOL, I64, TensorType
 
 # A loop is written out where carried values change their types, if it has no more rounds.
@@ -100,6 +101,16 @@ def _if(ctx: Context) -> Results:
     raise failed[0]
 
 
+def _refuse_counted(ctx: Context, block: Block, values: Sequence[Value], where: str) -> None:
+    """Refuse to hand a value out of a region in which one of its dims was bound."""
+    own = {bound_by(op) for op in block}
+    for value in values:
+        for name in sorted(type_symbols(value.type) & own):
+            raise ctx.unsupported(
+                f"{value.name or 'a value'} is {value.type} by {name}, which is known {where}"
+            )
+
+
 def _counted(ctx: Context, values: list[Item]) -> list[Item]:
     if len(values) != len(ctx.node.output):
         raise ctx.malformed(f"{len(values)} values for {len(ctx.node.output)} results")
@@ -110,8 +121,12 @@ def _both(
     ctx: Context, condition: Value, blocks: tuple[Block, Block], values: list[list[Item]]
 ) -> Results:
     if not _same_types(ctx, *values):
-        for block in blocks:
-            block.clear()
+        try:
+            for block, side in zip(blocks, values, strict=True):
+                _refuse_counted(ctx, block, _flat(side), "in a branch alone")
+        finally:
+            for block in blocks:
+                block.clear()
         shapes = [", ".join(map(describe, side)) for side in values]
         raise ctx.unsupported(
             f"the branches give {shapes[0]} and {shapes[1]}; fix a dynamic dim with dims if that "
@@ -175,6 +190,7 @@ def _loop(ctx: Context) -> Results:
             again = _scalar(ctx, tensor(values[0]), "the condition")
             following, stacked = _split(loop, values)
             fits = _same_types(ctx, loop.inits, following)
+            _refuse_counted(ctx, block, stacked, "in one round alone")
     except UnsupportedError:
         # A round whose number is known may be possible.
         _want_count(ctx, loop)

@@ -42,11 +42,12 @@ from tfc.ir import arrays
 from tfc.ir.attrs import ConstRef
 from tfc.ir.build import tensor_type
 from tfc.ir.constants import ConstantStore
-from tfc.ir.core import Block, Function, Module, Value
+from tfc.ir.core import Block, Function, Module, SymbolInfo, Value
 from tfc.ir.dims import UndecidableError
 from tfc.ir.errors import CompileError, ModelError, TfcError, UnsupportedError, UsageError
 from tfc.ir.location import UNKNOWN, Location
 from tfc.ir.opdef import Trait, TypeRefusal
+from tfc.ir.symbols import bound_by
 from tfc.ir.types import DType, TensorType
 
 
@@ -148,6 +149,8 @@ class Importer:
         names = () if self.problems else self._finish(graph)
         module = Module("graph", constants=self.constants, source=self.source.file)
         symbols = self.symbols.finish()
+        late = (bound_by(op) for op in self.block.walk())
+        symbols |= {name: SymbolInfo() for name in late if name is not None}
         module.add(Function("main", self.block, symbols=symbols, output_names=names))
         return module
 

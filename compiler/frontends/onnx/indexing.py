@@ -1,12 +1,13 @@
 """Operators that write or pick by positions: scatters, top-k, sequences turned around, and those
-whose number of results depends on data, which the model must declare and a run checks.
+whose number of results depends on data: a run binds it, or checks what the model declares.
 """
 
 from __future__ import annotations
 
 from tfc.compiler.frontends.onnx.context import Context, Results, Rule, Shape
+from tfc.ir.build import tensor_type
 from tfc.ir.core import Value
-from tfc.ir.dims import DimLike, product
+from tfc.ir.dims import DimLike, maximum, product
 from tfc.ir.types import BOOL, I64
 
 # -- writing --------------------------------------------------------------------------------------
@@ -95,34 +96,48 @@ def _top_k(ctx: Context) -> Results:
 # -- results of as many elements as the data says -------------------------------------------------
 
 
-def _declared(ctx: Context, position: int, axis: int) -> int:
-    """How long the model says that a result is."""
+def _counted(
+    ctx: Context, total: Value, most: DimLike, place: tuple[int, int], value: Value
+) -> tuple[DimLike, Value]:
+    """Return the dim that a number of elements is, and `value` to be used where it is.
+
+    place: the result and the axis of which the model may declare how long it is; then a run checks
+    that. Otherwise the run binds it, and it is `most` at most.
+    """
+    position, axis = place
     shape = ctx.declared(position)
     count = shape[axis] if shape is not None and len(shape) > axis else None
-    if count is not None:
-        return count
-    raise ctx.unsupported(
-        "how many elements there are depends on the data; a result is supported whose "
-        "shape the model declares"
-    )
-
-
-def _positions(ctx: Context, mask: Value, count: int) -> Value:
-    """The indices at which a flat mask is true, of which there must be `count`."""
-    total = ctx.b.reduce_sum(ctx.cast(mask, I64), axes=(0,), keepdims=False)
+    if count is None:
+        return ctx.bind(total, most, f"{ctx.node.output[position]}_count"), value
     right = ctx.b.eq(total, ctx.b.constant(count, I64))
-    mask = ctx.b.check(
-        right, mask, message=f"the data selects {count} elements, as the model declares"
-    )
+    message = f"there are {count} elements in the result, as the model declares"
+    checked: Value = ctx.b.check(right, value, message=message)
+    return count, checked
+
+
+def _front(ctx: Context, x: Value, count: DimLike) -> Value:
+    """The first rows."""
+    rows, *rest = tensor_type(x).shape
+    if rows == 0:
+        return x
+    rank = 1 + len(rest)
+    found: Value = ctx.b.slice(x, starts=(0,) * rank, sizes=(count, *rest), steps=(1,) * rank)
+    return found
+
+
+def _positions(ctx: Context, mask: Value, place: tuple[int, int]) -> Value:
+    """The indices at which a flat mask is true."""
+    total = ctx.b.reduce_sum(ctx.cast(mask, I64), axes=(0,), keepdims=False)
+    count, mask = _counted(ctx, total, tensor_type(mask).shape[0], place, mask)
     found: Value = ctx.b.positions(mask, count=count)
     return found
 
 
 def _non_zero(ctx: Context) -> Results:
     x, shape = ctx.x(), ctx.shape()
-    count = _declared(ctx, 0, 1)
     flat = ctx.b.cast(ctx.reshape(x, (product(shape),)), dtype=BOOL)
-    left = _positions(ctx, flat, count)
+    left = _positions(ctx, flat, (0, 1))
+    count = tensor_type(left).shape[0]
     rows: list[Value] = []
     for dim in reversed(shape):
         size = ctx.numbers((dim,), rank=0)
@@ -135,13 +150,17 @@ def _non_zero(ctx: Context) -> Results:
 
 
 def _compress(ctx: Context) -> Results:
+    """A condition may be shorter than the axis; what is behind it is not selected."""
     x, mask = ctx.x(0), ctx.x(1)
     axis = 0
     if ctx.has_attr("axis"):
         axis = ctx.axis(ctx.integer("axis"), ctx.type().rank)
     else:
         x = ctx.reshape(x, (ctx.type().size,))
-    found: Value = ctx.b.gather(x, _positions(ctx, mask, _declared(ctx, 0, axis)), axis=axis)
+    length, dim = tensor_type(mask).shape[0], tensor_type(x).shape[axis]
+    if isinstance(length, int) and isinstance(dim, int) and length > dim:
+        raise ctx.malformed(f"the condition has {length} elements for {dim}")
+    found: Value = ctx.b.gather(x, _positions(ctx, mask, (0, axis)), axis=axis)
     return found
 
 
@@ -151,21 +170,52 @@ def _unique(ctx: Context) -> Results:
     if axis is None:
         x, axis = ctx.reshape(x, (ctx.type().size,)), 0
     indices, inverse, counts, total = ctx.b.unique(x, axis=axis, ordered=ctx.flag("sorted", True))
-    outputs = [i for i in range(4) if ctx.uses(i)]
-    count = _declared(ctx, outputs[0], axis if outputs[0] == 0 else 0)
-    right = ctx.b.eq(total, ctx.b.constant(count, I64))
-    message = f"the data has {count} different elements, as the model declares"
-    indices, inverse, counts = (
-        ctx.b.check(right, value, message=message) for value in (indices, inverse, counts)
+    first = next((i for i in (0, 1, 3) if ctx.uses(i)), None)
+    if first is None:
+        return [None, None, inverse, None]
+    place = (first, axis if first == 0 else 0)
+    count, indices = _counted(ctx, total, tensor_type(x).shape[axis], place, indices)
+    indices = _front(ctx, indices, count)
+    return [ctx.b.gather(x, indices, axis=axis), indices, inverse, _front(ctx, counts, count)]
+
+
+def _non_max_suppression(ctx: Context) -> Results:
+    """The selected boxes; without a number of boxes there are none."""
+    boxes, scores = ctx.x(0), ctx.x(1)
+    given = ctx.dims(2, "max_output_boxes_per_class") if ctx.has(2) else (0,)
+    if len(given) != 1:
+        raise ctx.malformed(f"max_output_boxes_per_class holds {len(given)} numbers")
+    form = ctx.integer("center_point_box", 0)
+    if form not in (0, 1):
+        raise ctx.malformed(f"center_point_box is {form}")
+    indices, total = ctx.b.non_max_suppression(
+        boxes,
+        scores,
+        max_out=maximum(given[0], 0),
+        iou=_threshold(ctx, 3, "iou_threshold") or 0.0,
+        score=_threshold(ctx, 4, "score_threshold"),
+        center_point_box=bool(form),
     )
-    indices, counts = (
-        ctx.b.slice(value, starts=(0,), sizes=(count,), steps=(1,)) for value in (indices, counts)
-    )
-    return [ctx.b.gather(x, indices, axis=axis), indices, inverse, counts]
+    most = tensor_type(indices).shape[0]
+    count, indices = _counted(ctx, total, most, (0, 0), indices)
+    return _front(ctx, indices, count)
+
+
+def _threshold(ctx: Context, position: int, what: str) -> float | None:
+    """The number that an operand holds, None where it is left out."""
+    if not ctx.has(position):
+        return None
+    value = ctx.const(position)
+    if value is None:
+        raise ctx.unsupported(f"{what} depends on the data; a constant is supported")
+    if value.size != 1:
+        raise ctx.malformed(f"{what} holds {value.size} numbers")
+    return float(value.reshape(()))
 
 
 RULES: dict[str, tuple[Rule, ...]] = {
     "Compress": (Rule(_compress),),
+    "NonMaxSuppression": (Rule(_non_max_suppression),),
     "NonZero": (Rule(_non_zero),),
     "ReverseSequence": (Rule(_reverse_sequence),),
     "Scatter": (Rule(_scatter_elements),),

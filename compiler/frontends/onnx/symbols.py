@@ -36,6 +36,7 @@ class Symbols:
         self._originals: dict[str, str] = {}
         self._equal: dict[str, DimLike] = {}
         self.known: dict[str, SymbolInfo] = {}
+        self._late: set[str] = set()
         for name, value in self._given.items():
             _check(name, value)
 
@@ -58,6 +59,16 @@ class Symbols:
             raise UsageError(f"{input_name}: {dim!r} is neither a size nor the name of a dim")
         return dim
 
+    def late(self, label: str) -> str:
+        """Return the name of a new symbol that a run binds."""
+        plain = name = identifier(label)
+        count = 1
+        while name in self._late or name in self._originals.values():
+            count += 1
+            name = f"{plain}_{count}"
+        self._late.add(name)
+        return name
+
     def equate(self, name: str, dim: DimLike) -> None:
         """Have `dim` stand for the symbol `name` from now on."""
         info = self.known[name]
@@ -66,6 +77,7 @@ class Symbols:
         self._equal = {key: substitute(old, {name: dim}) for key, old in self._equal.items()}
         self._equal[name] = dim
         self.known = {}
+        self._late = set()
 
     def finish(self) -> dict[str, SymbolInfo]:
         """Return the symbols found. Raises UsageError for given names that none has."""
