@@ -14,6 +14,7 @@ from tfc.ir.ops import (
     flow,
     formats,
     index,
+    linalg,
     logic,
     movement,
     norm,
@@ -56,4 +57,5 @@ FAMILIES = (
     scan,
     scatter,
     randoms,
+    linalg,
 )

@@ -316,6 +316,7 @@ def _products() -> list[Case]:
              {"transA": 1, "transB": 1, "alpha": 0.5, "beta": 2.0}),
         Case("Gemm", [X, MATRIX], opset=11),
         *(Case("Einsum", arrays, {"equation": text}) for text, arrays in einsums),
+        Case("Det", [floats(2, 1, 4, 4)], opset=11),
         Case("MatMulInteger", [QUANTISED, QUANTISED.T.copy(), np.uint8(3), np.uint8(128)]),
         Case("QuantizeLinear", [floats(2, 3, hi=90.0), np.float32(0.5), np.uint8(10)]),
         Case("QuantizeLinear", [floats(2, 3), scales, zeros]),

@@ -5,63 +5,123 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tfc.compiler.frontends.onnx.context import Context, Results, Rule
+from tfc.compiler.frontends.onnx.movement import part
 from tfc.ir.build import tensor_type
 from tfc.ir.core import Value
 from tfc.ir.dims import DimLike, product
 
-# Letters that an equation cannot contain stand for the axes of an ellipsis.
-_ELLIPSIS = "0123456789"
+# Characters that an equation cannot contain stand for the axes of an ellipsis, the last one last.
+_ELLIPSIS = "".join(chr(0xE000 + i) for i in range(64))
 
 
 def _einsum(ctx: Context) -> Results:
     operands = ctx.operands()
-    inputs, output = _parse(ctx, ctx.string("equation"), operands)
-    sizes: dict[str, DimLike] = {}
-    for labels, x in zip(inputs, operands, strict=True):
-        for label, dim in zip(labels, tensor_type(x).shape, strict=True):
-            known = sizes.setdefault(label, dim)
-            if known != 1 and dim != 1:
-                ctx.equate(known, dim)
-            if known == 1 or dim == 1:
-                if known != dim:
-                    raise ctx.unsupported(f"label {label!r} broadcasts {dim} to {known}")
-            elif isinstance(known, int) and isinstance(dim, int) and known != dim:
-                raise ctx.malformed(f"label {label!r} is {known} and {dim}")
-    x, labels = operands[0], inputs[0]
-    for position in range(1, len(operands)):
-        later = set(output).union(*inputs[position + 1 :])
-        x, labels = _product(ctx, x, labels, operands[position], inputs[position], later, sizes)
+    terms, output = _parse(ctx, ctx.string("equation"), operands)
+    taken = [_diagonals(ctx, x, term) for x, term in zip(operands, terms, strict=True)]
+    sizes = _sizes(ctx, taken)
+    inputs = [_without_ones(ctx, x, labels, sizes) for x, labels in taken]
+    x, labels = inputs[0]
+    for position in range(1, len(inputs)):
+        later = set(output).union(*(labels for _, labels in inputs[position + 1 :]))
+        x, labels = _product(ctx, x, labels, *inputs[position], later, sizes)
     x, labels = _summed(ctx, x, labels, set(output))
     return _permuted(ctx, x, labels, output)
 
 
 def _parse(ctx: Context, equation: str, operands: Sequence[Value]) -> tuple[list[str], str]:
-    text = equation.replace(" ", "")
-    left, arrow, output = text.partition("->")
+    """The labels of each operand's axes, and of the result's."""
+    left, arrow, right = equation.replace(" ", "").partition("->")
     terms = left.split(",")
     if len(terms) != len(operands):
         raise ctx.malformed(f"equation {equation!r} has {len(terms)} terms")
-    widths = [
-        tensor_type(x).rank - len(term.replace("...", ""))
-        for term, x in zip(terms, operands, strict=True)
-    ]
-    spread = {width for term, width in zip(terms, widths, strict=True) if "..." in term}
-    if len(spread) > 1 or any(not 0 <= width <= len(_ELLIPSIS) for width in spread):
-        raise ctx.unsupported(f"ellipses of different ranks in {equation!r}")
-    dots = _ELLIPSIS[: next(iter(spread), 0)]
-    terms = [term.replace("...", dots) for term in terms]
-    if not arrow:
-        once = [c for c in "".join(terms) if "".join(terms).count(c) == 1 and c not in dots]
-        output = dots + "".join(sorted(once))
-    output = output.replace("...", dots)
-    for term, x in zip(terms, operands, strict=True):
-        if len(term) != tensor_type(x).rank or not all(c.isalnum() for c in term):
+    ranks = [tensor_type(x).rank for x in operands]
+    dots = [_dots(ctx, term, rank) for term, rank in zip(terms, ranks, strict=True)]
+    longest = max(dots, key=len)
+    found = [term.replace("...", own) for term, own in zip(terms, dots, strict=True)]
+    for term, rank in zip(found, ranks, strict=True):
+        if len(term) != rank:
             raise ctx.malformed(f"equation {equation!r} does not fit its operands")
-        if len(set(term)) < len(term):
-            raise ctx.unsupported(f"a diagonal, in {equation!r}")
-    if len(set(output)) < len(output) or not set(output) <= set("".join(terms)):
+    together = "".join(found)
+    if not arrow:
+        once = [c for c in together if together.count(c) == 1 and c not in longest]
+        return found, longest + "".join(sorted(once))
+    if longest and "..." not in right:
+        raise ctx.malformed(f"the result of equation {equation!r} has no ellipsis")
+    output = right.replace("...", longest)
+    if len(set(output)) < len(output) or not set(output) <= set(together):
         raise ctx.malformed(f"the result of equation {equation!r}")
-    return terms, output
+    return found, output
+
+
+def _dots(ctx: Context, term: str, rank: int) -> str:
+    """The labels that an ellipsis in a term stands for; those of several terms end alike."""
+    letters = term.replace("...", "", 1)
+    if not all(c.isascii() and c.isalpha() for c in letters):
+        raise ctx.malformed(f"the term {term!r}")
+    width = rank - len(letters)
+    if letters == term or width == 0:
+        return ""
+    if not 0 < width <= len(_ELLIPSIS):
+        raise ctx.malformed(f"the term {term!r} for rank {rank}")
+    return _ELLIPSIS[-width:]
+
+
+def _diagonals(ctx: Context, x: Value, labels: str) -> tuple[Value, str]:
+    """Take the diagonal of axes with one label, until there are none."""
+    for label in dict.fromkeys(labels):
+        while labels.count(label) > 1:
+            first = labels.index(label)
+            second = labels.index(label, first + 1)
+            x = _diagonal(ctx, x, first, second, label)
+            rest = "".join(c for axis, c in enumerate(labels) if axis not in (first, second))
+            labels = rest + label
+    return x, labels
+
+
+def _diagonal(ctx: Context, x: Value, first: int, second: int, label: str) -> Value:
+    """The elements at which two axes have one index, along a new last axis.
+
+    Of a square with n more elements, taken as rows of n + 1, they are the first column.
+    """
+    shape = tensor_type(x).shape
+    ctx.equate(shape[first], shape[second])
+    n = shape[first]
+    if n != shape[second]:
+        raise ctx.malformed(f"label {label!r} is {n} and {shape[second]} in one term")
+    others = tuple(axis for axis in range(len(shape)) if axis not in (first, second))
+    outer = tuple(shape[axis] for axis in others)
+    x = ctx.b.transpose(x, perm=(*others, first, second))
+    flat = ctx.b.reshape(x, shape=(*outer, n * n))
+    none = (0,) * len(outer)
+    padded = ctx.b.pad(flat, lo=(*none, 0), hi=(*none, n), mode="constant")
+    rows = ctx.b.reshape(padded, shape=(*outer, n, n + 1))
+    column = part(ctx, rows, {len(outer) + 1: (0, 1, 1)})
+    return ctx.reshape(column, (*outer, n))
+
+
+def _sizes(ctx: Context, taken: Sequence[tuple[Value, str]]) -> dict[str, DimLike]:
+    """The size of each label: 1 only where it is 1 everywhere."""
+    sizes: dict[str, DimLike] = {}
+    for x, labels in taken:
+        for label, dim in zip(labels, tensor_type(x).shape, strict=True):
+            known = sizes.setdefault(label, dim)
+            if known == 1:
+                sizes[label] = dim
+            elif dim not in (1, known):
+                ctx.equate(known, dim)
+                error = ctx.malformed if isinstance(known - dim, int) else ctx.unsupported
+                raise error(f"label {label!r} is {known} and {dim}")
+    return sizes
+
+
+def _without_ones(
+    ctx: Context, x: Value, labels: str, sizes: dict[str, DimLike]
+) -> tuple[Value, str]:
+    """Drop axes of one element that others have more of: without the label it is repeated."""
+    shape = tensor_type(x).shape
+    kept = [axis for axis, label in enumerate(labels) if shape[axis] == sizes[label]]
+    x = ctx.reshape(x, [shape[axis] for axis in kept])
+    return x, "".join(labels[axis] for axis in kept)
 
 
 def _summed(ctx: Context, x: Value, labels: str, kept: set[str]) -> tuple[Value, str]:

@@ -9,6 +9,7 @@ from tfc.compiler.frontends.onnx import (
     flow,
     indexing,
     integer,
+    linalg,
     movement,
     normalize,
     patches,
@@ -41,6 +42,7 @@ FAMILIES = (
     signal,
     sequences,
     randoms,
+    linalg,
 )
 
 RULES: dict[str, tuple[Rule, ...]] = {}
