@@ -8,6 +8,7 @@ from tfc.compiler.frontends.onnx.tensors import dtype_from
 from tfc.ir.build import tensor_type
 from tfc.ir.core import Value
 from tfc.ir.dims import Dim, ceildiv, product
+from tfc.ir.ops.common import compute_dtype
 from tfc.ir.types import F32, I32, U8, DType, TensorType, shape_text
 
 
@@ -280,12 +281,15 @@ def _quantize(ctx: Context) -> Results:
         dtype = tensor_type(operands[2]).dtype
     x, scale = operands[:2]
     axis = _quantised_axis(ctx)
-    wide = dtype_from(precision) if precision else F32
-    same = tensor_type(x).dtype == tensor_type(scale).dtype and wide == F32
+    divided = dtype_from(precision) if precision else tensor_type(scale).dtype
+    divided = divided if divided.is_float else F32
+    wide = compute_dtype(divided)
+    same = tensor_type(x).dtype == tensor_type(scale).dtype == divided == wide
     if dtype.kind != "s" and tensor_type(scale).rank < 2 and same:
         found: Value = ctx.b.quantize_linear(*operands, axis=axis, dtype=dtype)
         return found
-    y = ctx.b.div(ctx.cast(x, wide), _laid(ctx, ctx.cast(scale, wide), axis))
+    y = ctx.b.div(ctx.cast(x, divided), _laid(ctx, ctx.cast(scale, divided), axis))
+    y = ctx.cast(y, wide)
     whole = dtype.is_int or dtype in INTEGERS
     y = ctx.b.round(y) if whole else y
     if len(operands) == 3:
