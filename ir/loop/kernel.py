@@ -24,6 +24,10 @@ PARALLEL_WORK = 24_000
 TASK_WORK = 20_000
 # What is worked on at once; narrower targets split it.
 VECTOR_BYTES = 64
+# Bytes between the memory of two workers, so that they share no cache line.
+GAP = 128
+# How many elements are copied in one go.
+COPIED = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,11 @@ class KernelWriter:
         self._scratch.append(flat)
         return arg if len(shape) == 1 else self.b.view(arg, 0, buffer(dtype, *shape))
 
+    def own(self, dtype: DType, rows: Sequence[DimLike], *shape: DimLike) -> Value:
+        """Scratch memory of `shape` for each worker of `rows`, which is its first index."""
+        *outer, size = shape
+        return self.scratch(dtype, workers(rows), *outer, size + GAP // dtype.bytes)
+
     def finish(self, name: str) -> Written:
         self.b.emit("return")
         return Written(Function(name, self._block, "kernel"), tuple(self._scratch))
@@ -115,11 +124,6 @@ class KernelWriter:
         ):
             yield self.unflatten(loop.index, shape), worker
 
-    @staticmethod
-    def workers(shape: Sequence[DimLike]) -> DimLike:
-        """How many workers take part in `rows` of `shape`, each with a number below this."""
-        return 1 if product(shape) == 1 else symbol("threads")
-
     def unflatten(self, flat: Value, shape: Sequence[DimLike]) -> tuple[Value, ...]:
         """The index into `shape` of an element by its place in row-major order."""
         b = self.b
@@ -154,15 +158,23 @@ class KernelWriter:
         if not shape:
             self._copy_one(source, target, (), 0)
             return
+        if _is_dense(source) and _is_dense(target):
+            shape = (product(shape),)
+            source, target = self._flat(source), self._flat(target)
         *outer, size = shape
         lanes = lanes_along(-1, source, target)
-        block = 4096
-        parts = [*outer, ceildiv(size, block)]
-        with self.rows(parts, block) as (index, _):
+        parts = [*outer, ceildiv(size, COPIED)]
+        with self.rows(parts, COPIED // max(lanes // 2, 1)) as (index, _):
             *at, part = index
-            first = self.b.mul(part, self.b.index(block))
-            end = self.b.min(self.b.add(first, self.b.index(block)), self.b.index(size))
+            first = self.b.mul(part, self.b.index(COPIED))
+            end = self.b.min(self.b.add(first, self.b.index(COPIED)), self.b.index(size))
             self.each(first, end, lanes, lambda i, n: self._copy_one(source, target, (*at, i), n))
+
+    def _flat(self, buf: Value) -> Value:
+        assert isinstance(buf.type, BufferType)
+        if len(buf.type.shape) == 1:
+            return buf
+        return self.b.view(buf, 0, buffer(buf.type.dtype, product(buf.type.shape)))
 
     def _copy_one(self, source: Value, target: Value, index: tuple[Value, ...], lanes: int) -> None:
         b = self.b
@@ -171,6 +183,16 @@ class KernelWriter:
             b.vstore(b.cast(b.vload(source, index, lanes), target.type.dtype), target, index)
         else:
             b.store(b.cast(b.load(source, *index), target.type.dtype), target, *index)
+
+
+def workers(rows: Sequence[DimLike]) -> DimLike:
+    """How many workers take part in a loop over `rows`, each with a number below this."""
+    return 1 if product(rows) == 1 else symbol("threads")
+
+
+def _is_dense(buf: Value) -> bool:
+    assert isinstance(buf.type, BufferType)
+    return buf.type.strides == row_major(buf.type.shape)
 
 
 def lanes_along(axis: int, *buffers: Value) -> int:

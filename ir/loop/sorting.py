@@ -57,8 +57,8 @@ class Sorter:
         self.b = k.b
         self.dtype = dtype
         self.room = room
-        self.keys = k.scratch(dtype, k.workers(rows), 2 * room + 2)
-        self.places = k.scratch(I64, k.workers(rows), 2 * room + 2)
+        self.keys = k.own(dtype, rows, 2 * room + 2)
+        self.places = k.own(I64, rows, 2 * room + 2)
 
     def put(self, worker: Value, at: IndexLike, key: Value, place: Value) -> None:
         """Store pair `at` of the first area."""

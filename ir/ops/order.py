@@ -278,7 +278,7 @@ class _Bisection(_Search):
         super().__init__(k, rows, count)
         # Keys of a row; behind them are greatest ones, up to a whole vector.
         self.width = VECTOR_BYTES // self.dtype.bytes
-        self.keys = k.scratch(self.dtype, k.workers(rows.outer), rows.size + self.width)
+        self.keys = k.own(self.dtype, rows.outer, rows.size + self.width)
 
     def run(self, outer: Sequence[Value], worker: Value) -> Value:
         b = self.b

@@ -1,31 +1,41 @@
 """Ops that write elements to places read from data: scatter_elements, scatter_nd.
 
-Their bodies ask every update whether it hits the element, which suits few updates: there is no
-other order of writes to choose, so results are the same on every run.
+Updates are applied in the order of their indices, so results are the same on every run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from tfc.ir.arrays import numpy_dtype
-from tfc.ir.body import Expr, ExprBuilder, Index, Iter, Range
 from tfc.ir.build import GraphBuilder, tensor_type
 from tfc.ir.core import Op, Value
-from tfc.ir.dims import DimLike
-from tfc.ir.errors import UnsupportedError
+from tfc.ir.dims import DimLike, ceildiv, minimum, product
+from tfc.ir.loop.kernel import KernelWriter, lanes_along
 from tfc.ir.opdef import Kind, OpDef, Reject, Sample, register, require
-from tfc.ir.ops.common import Array, compute_dtype, floats, index_expr, integers, normalize_axis
-from tfc.ir.ops.index import in_range, require_indices, wrapped
-from tfc.ir.ops.movement import dims_of
-from tfc.ir.ops.reduce import SUM_TOL, fold
+from tfc.ir.ops.common import (
+    Array,
+    compute_dtype,
+    floats,
+    integers,
+    like,
+    normalize_axis,
+    zeros_like,
+)
+from tfc.ir.ops.index import require_indices, wrapped
+from tfc.ir.ops.reduce import SUM_TOL
 from tfc.ir.types import BOOL, F32, I64, DType, TensorType, shape_text
 
 REDUCTIONS = ("none", "add", "mul", "max", "min")
-_FOLDS = {"add": "sum", "mul": "prod", "max": "max", "min": "min"}
+_UFUNCS: dict[str, np.ufunc] = {
+    "add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum,
+}  # fmt: skip
+# Cycles that an update costs.
+WORK = 6
 
 
 def _require_scatter(types: Sequence[TensorType], reduction: str) -> None:
@@ -36,76 +46,139 @@ def _require_scatter(types: Sequence[TensorType], reduction: str) -> None:
     require(reduction == "none" or x.dtype != BOOL, f"reduction {reduction} takes no bools")
 
 
-def _limits(dtype: DType) -> tuple[float, float]:
-    """The lowest and the highest number of a type."""
-    if dtype.is_float:
-        return -np.inf, np.inf
-    info = np.iinfo(numpy_dtype(dtype))
-    return int(info.min), int(info.max)
+def _apply(y: Array, place: tuple[Array, ...], updates: Array, reduction: str) -> None:
+    """Write updates to the reference's result."""
+    if reduction == "none":
+        y[place] = updates
+    else:
+        _UFUNCS[reduction].at(y, place, updates)
 
 
-def _combined(
-    b: ExprBuilder, reduction: str, iters: tuple[Iter, ...], hit: Expr, update: Expr, element: Expr
-) -> Expr:
-    """The element after all updates over `iters` that hit it, by a reduction."""
-    dtype = compute_dtype(element.dtype) if reduction in ("add", "mul") else element.dtype
-    lowest, highest = _limits(dtype)
-    neutral = {"add": 0, "mul": 1, "max": lowest, "min": highest}[reduction]
-    part = b.select(hit, b.cast(update, dtype), b.const(neutral, dtype))
-    total = fold(b, _FOLDS[reduction], iters, part, dtype)
-    both = {"add": b.add, "mul": b.mul, "max": b.max, "min": b.min}[reduction]
-    return b.cast(both(b.cast(element, dtype), total), element.dtype)
+def _reference(x: Array, place: tuple[Array, ...], updates: Array, reduction: str) -> Array:
+    """Combine updates with the parts of x at `place`, in float64 where they are added up."""
+    y = x.astype(np.float64) if x.dtype.kind == "f" and reduction != "none" else x.copy()
+    if y.size:
+        _apply(y, place, updates, reduction)
+    return y.astype(x.dtype)
 
 
-def _last_hit(b: ExprBuilder, iters: tuple[Iter, ...], hit: Expr) -> tuple[Expr, tuple[Index, ...]]:
-    """Whether anything over `iters` hits, and the iterators' values at the last that does."""
-    if not iters:
-        return hit, ()
-    number: DimLike = 0
-    for it in iters:
-        number = number * it.extent + it.dim
-    none = b.const(-1, I64)
-    last = b.reduce("max", iters, b.select(hit, b.position(number, I64), none), I64)
-    zero = b.const(0, I64)
-    left = b.max(last, zero)
-    digits: list[Expr] = []
-    for it in reversed(iters[1:]):
-        extent = index_expr(b, it.extent)
-        digits.append(b.rem(left, extent))
-        left = b.div(left, extent)
-    return b.ge(last, zero), (left, *reversed(digits))
+class _Target:
+    """The result while updates are written to it: f16 and bf16 are combined in f32."""
+
+    def __init__(self, k: KernelWriter, reduction: str) -> None:
+        self.k = k
+        self.reduction = reduction
+        self.type = tensor_type(k.op.results[0])
+        wide = compute_dtype(self.type.dtype) if reduction in ("add", "mul") else self.type.dtype
+        self.apart = wide != self.type.dtype
+        self.memory = k.scratch(wide, *self.type.shape) if self.apart else k.results[0]
+        self.dtype = wide
+        k.copy(k.operands[0], self.memory, self.type.shape)
+
+    def update(self, at: Sequence[Value], update: Value, lanes: int = 0) -> None:
+        """Combine the element at an index, or as many as there are lanes, with an update."""
+        b = self.k.b
+        value = b.cast(update, self.dtype)
+        if self.reduction != "none":
+            old = b.vload(self.memory, at, lanes) if lanes else b.load(self.memory, *at)
+            value = b.apply(self.reduction, old, value)
+        if lanes:
+            b.vstore(value, self.memory, at)
+        else:
+            b.store(value, self.memory, *at)
+
+    def finish(self) -> None:
+        if self.apart:
+            self.k.copy(self.memory, self.k.results[0], self.type.shape)
+
+    def place(self, index: Value, axis: int) -> Value:
+        """An index read from data as one into `axis`."""
+        b, size = self.k.b, self.type.shape[axis]
+        i = b.cast(index, I64)
+        zero = b.index(0)
+        i = b.select(b.lt(i, zero), b.add(i, b.index(size)), i)
+        return b.max(b.min(i, b.index(size - 1)), zero)
 
 
-def _apply(y: Array, place: tuple[int, ...], update: Array, reduction: str) -> None:
-    """Write one update to the reference's result."""
-    match reduction:
-        case "none":
-            y[place] = update
-        case "add":
-            y[place] += update
-        case "mul":
-            y[place] *= update
-        case "max":
-            y[place] = np.maximum(y[place], update)
-        case _:
-            y[place] = np.minimum(y[place], update)
+def _nonempty(shape: Sequence[DimLike]) -> DimLike:
+    """0 where a tensor has no element, else 1."""
+    return minimum(1, product(shape))
 
 
-def _scatter_grad(
-    b: GraphBuilder, op: Op, g: Value, scatter: str, gather: str, **attrs: int
-) -> Sequence[Value | None]:
-    _, indices, updates = op.operands
-    reduction = op.attrs.reduction
-    picked = b.op(gather, g, indices, **attrs).result
-    if reduction == "add":
-        return [g, None, picked]
-    if reduction != "none":
-        raise UnsupportedError(f"gradient of {op.name} with reduction {reduction}")
-    type = tensor_type(updates)
-    zeros = b.full(type.shape, 0, type.dtype)
-    kept = {name: value for name, value in attrs.items() if name == "axis"}
-    rest = b.op(scatter, g, indices, zeros, reduction="none", **kept).result
-    return [rest, None, picked]
+class _Gradients:
+    """Gradients of x and the updates. What is scattered comes back by a gather at the same places.
+
+    scatter_attrs, gather_attrs: of these two ops.
+    """
+
+    def __init__(
+        self, b: GraphBuilder, op: Op, gather: str, scatter_attrs: Any, gather_attrs: Any
+    ) -> None:
+        self.b = b
+        self.op = op
+        self.gather = gather
+        self.scatter_attrs = scatter_attrs
+        self.gather_attrs = gather_attrs
+        self.x, self.indices, self.updates = op.operands
+
+    def pick(self, value: Value) -> Value:
+        return self.b.op(self.gather, value, self.indices, **self.gather_attrs).result
+
+    def put(self, base: Value, updates: Value, reduction: str) -> Value:
+        attrs = {**self.scatter_attrs, "reduction": reduction}
+        return self.b.op(self.op.name, base, self.indices, updates, **attrs).result
+
+    def __call__(self, g: Value) -> Sequence[Value | None]:
+        match self.op.attrs.reduction:
+            case "add":
+                return [g, None, self.pick(g)]
+            case "none":
+                return self._replaced(g)
+            case "mul":
+                return self._multiplied(g)
+            case _:
+                return self._extreme(g)
+
+    def _replaced(self, g: Value) -> Sequence[Value | None]:
+        """Of updates of one element, only the last had an effect."""
+        b, type = self.b, tensor_type(self.updates)
+        numbers = b.reshape(b.iota(shape=(type.size,), axis=0, dtype=I64), shape=type.shape)
+        none = b.full(tensor_type(self.x).shape, -1, I64)
+        stayed = b.eq(self.pick(self.put(none, numbers, "none")), numbers)
+        zero = like(b, 0, g)
+        rest = self.put(g, zeros_like(b, self.updates), "none")
+        return [rest, None, b.select(stayed, self.pick(g), zero)]
+
+    def _multiplied(self, g: Value) -> Sequence[Value | None]:
+        """The product of the others is divided out, but for zeros, which are counted apart."""
+        b = self.b
+        zero, one = like(b, 0, g), like(b, 1, g)
+        sides = []
+        for value in (self.x, self.updates):
+            is_zero = b.eq(value, zero)
+            sides.append((b.select(is_zero, one, value), b.cast(is_zero, dtype=I64)))
+        (x, x_zero), (u, u_zero) = sides
+        whole = self.put(x, u, "mul")
+        zeros = self.put(x_zero, u_zero, "add")
+
+        def others(whole: Value, zeros: Value, own: Value, own_zero: Value) -> Value:
+            some = b.gt(zeros, own_zero)
+            found: Value = b.select(some, zero, b.div(whole, own))
+            return found
+
+        gx = b.mul(g, others(whole, zeros, x, x_zero))
+        gu = b.mul(self.pick(g), others(self.pick(whole), self.pick(zeros), u, u_zero))
+        return [gx, None, gu]
+
+    def _extreme(self, g: Value) -> Sequence[Value | None]:
+        """Elements that are the extreme share the gradient."""
+        b, y = self.b, self.op.result
+        zero, one = like(b, 0, g), like(b, 1, g)
+        mine = b.eq(self.x, y)
+        theirs = b.eq(self.updates, self.pick(y))
+        counts = self.put(b.select(mine, one, zero), b.select(theirs, one, zero), "add")
+        share = b.div(g, counts)
+        return [b.select(mine, share, zero), None, b.select(theirs, self.pick(share), zero)]
 
 
 # -- scatter_elements ---------------------------------------------------------------------------
@@ -138,45 +211,50 @@ def _infer_elements(
 
 def _elements_ref(attrs: ScatterElementsAttrs, x: Array, indices: Array, updates: Array) -> Array:
     axis = attrs.axis % x.ndim
-    places = wrapped(indices, x.shape[axis])
-    y = x.astype(np.float64) if x.dtype.kind == "f" and attrs.reduction != "none" else x.copy()
-    for at in np.ndindex(*indices.shape):
-        place = (*at[:axis], int(places[at]), *at[axis + 1 :])
-        _apply(y, place, updates[at], attrs.reduction)
-    return y.astype(x.dtype)
+    place: list[Array] = list(np.indices(indices.shape))
+    place[axis] = wrapped(indices, x.shape[axis])
+    return _reference(x, tuple(place), updates, attrs.reduction)
 
 
-def _elements_body(b: ExprBuilder, op: Op, result: int, index: tuple[Index, ...]) -> Expr:
-    x, indices, updates = op.operands
-    shape, counts = tensor_type(x).shape, tensor_type(indices).shape
-    axis = normalize_axis(op.attrs.axis, len(index))
-    element = b.load(x, index)
-    if counts[axis] == 0:
-        return element
-    it = b.iter(counts[axis])
-    at = (*index[:axis], it.dim, *index[axis + 1 :])
-    hit = b.eq(in_range(b, b.load(indices, at), shape[axis]), index_expr(b, index[axis]))
-    if op.attrs.reduction == "none":
-        any_hit, last = _last_hit(b, (it,), hit)
-        update = b.load(updates, (*index[:axis], *last, *index[axis + 1 :]))
-        changed = b.select(any_hit, update, element)
-    else:
-        changed = _combined(b, op.attrs.reduction, (it,), hit, b.load(updates, at), element)
-    ranges = tuple(
-        Range(dims_of((i,))[0], 0, count)
-        for k, (i, dim, count) in enumerate(zip(index, shape, counts, strict=True))
-        if k != axis and dim != count
-    )
-    return b.guard(ranges, changed, element)
+def _elements_loops(k: KernelWriter) -> None:
+    """Other places along the axis never meet: they are shared out."""
+    b = k.b
+    _, indices, updates = k.operands
+    shape, counts = (tensor_type(value).shape for value in k.op.operands[:2])
+    axis = normalize_axis(k.op.attrs.axis, len(shape))
+    target = _Target(k, k.op.attrs.reduction)
+    # Symbolic indices reach as far as the tensor does.
+    limits = [minimum(dim, count) for dim, count in zip(shape, counts, strict=True)]
+    limits[axis] = counts[axis] * _nonempty(shape)
+    shared = list(range(axis))
+    if product(limits[:axis]) == 1:
+        shared += range(axis + 1, min(axis + 2, len(shape)))
+    inner = [i for i in range(len(shape)) if i not in shared]
+    cost = product(limits[i] for i in inner) * WORK
+    with k.rows([limits[i] for i in shared], cost) as (outer, _), ExitStack() as loops:
+        at = dict(zip(shared, outer, strict=True))
+        for i in inner:
+            at[i] = loops.enter_context(b.for_(0, limits[i])).index
+        index = [at[i] for i in range(len(shape))]
+        place = target.place(b.load(indices, *index), axis)
+        target.update([*index[:axis], place, *index[axis + 1 :]], b.load(updates, *index))
+    target.finish()
 
 
 def _elements_grad(b: GraphBuilder, op: Op, gs: Sequence[Value]) -> Sequence[Value | None]:
-    return _scatter_grad(b, op, gs[0], "scatter_elements", "gather_elements", axis=op.attrs.axis)
+    axis = {"axis": op.attrs.axis}
+    return _Gradients(b, op, "gather_elements", axis, axis)(gs[0])
 
 
 def _types(*shapes: tuple[int, ...], dtype: DType = F32) -> tuple[TensorType, ...]:
     x, indices, updates = shapes
     return TensorType(dtype, x), TensorType(I64, indices), TensorType(dtype, updates)
+
+
+def _with_zeros(shape: tuple[int, ...]) -> Array:
+    found = floats(shape)
+    found[::2] = 0
+    return found
 
 
 def _distinct(shape: tuple[int, ...], axis: int, size: int) -> Array:
@@ -195,17 +273,16 @@ register(
         ),
         attrs=ScatterElementsAttrs,
         operands=(3, 3),
-        kind=Kind.REDUCTION,
+        kind=Kind.OPAQUE,
         infer=_infer_elements,
         ref=_elements_ref,
-        body=_elements_body,
+        loops=_elements_loops,
         grad=_elements_grad,
         samples=lambda: [
             *(
                 Sample(
                     (floats(shape), _distinct(count, axis, shape[axis]), floats(count, seed=1)),
                     {"axis": axis, "reduction": reduction},
-                    grad=reduction in ("none", "add"),
                 )
                 for shape, count, axis in (
                     ((4, 3), (2, 3), 0),
@@ -214,10 +291,19 @@ register(
                 )
                 for reduction in REDUCTIONS
             ),
+            *(
+                Sample((floats(shape), indices, floats(indices.shape, seed=1)), attrs)
+                for shape, indices, axis in (
+                    ((3, 4), integers((3, 6), -5, 4), 1),
+                    ((4, 2, 3), integers((9, 2, 3), -5, 4), 0),
+                    ((2, 3, 2), integers((1, 4, 2), -5, 4), 1),
+                )
+                for reduction in REDUCTIONS
+                for attrs in ({"axis": axis, "reduction": reduction},)
+            ),
             Sample(
-                (floats((3, 4)), integers((3, 6), -5, 4), floats((3, 6), seed=1)),
-                {"axis": 1, "reduction": "none"},
-                grad=False,
+                (_with_zeros((4,)), np.array([0, 1, 1, 2, 2, 3]), _with_zeros((6,))),
+                {"axis": 0, "reduction": "mul"},
             ),
             Sample(
                 (integers((3,), 0, 1, np.bool_), np.array([1]), np.array([True])),
@@ -269,37 +355,51 @@ def _infer_nd(types: Sequence[TensorType], attrs: ScatterNdAttrs) -> Sequence[Te
 
 
 def _nd_ref(attrs: ScatterNdAttrs, x: Array, indices: Array, updates: Array) -> Array:
-    y = x.astype(np.float64) if x.dtype.kind == "f" and attrs.reduction != "none" else x.copy()
-    for at in np.ndindex(*indices.shape[:-1]):
-        place = tuple(int(wrapped(i, dim)) for i, dim in zip(indices[at], x.shape, strict=False))
-        _apply(y, place, updates[at], attrs.reduction)
-    return y.astype(x.dtype)
+    # Without indices every update is of the whole.
+    depth = indices.shape[-1]
+    whole = x if depth else x[np.newaxis]
+    place = tuple(wrapped(indices[..., i], dim) for i, dim in enumerate(x.shape[:depth]))
+    place = place or (np.zeros(indices.shape[:-1], np.int64),)
+    return _reference(whole, place, updates, attrs.reduction).reshape(x.shape)
 
 
-def _nd_body(b: ExprBuilder, op: Op, result: int, index: tuple[Index, ...]) -> Expr:
-    x, indices, updates = op.operands
-    shape, counts = tensor_type(x).shape, tensor_type(indices).shape
+# How many elements of a part are a task.
+BLOCK = 1024
+
+
+def _nd_loops(k: KernelWriter) -> None:
+    """Each update in turn; elements within the parts that are written are shared out."""
+    b = k.b
+    _, indices, updates = k.operands
+    shape, counts = (tensor_type(value).shape for value in k.op.operands[:2])
     depth = counts[-1]
     assert isinstance(depth, int)
-    element = b.load(x, index)
-    if any(count == 0 for count in counts[:-1]):
-        return element
-    iters = tuple(b.iter(count) for count in counts[:-1])
-    at = tuple(it.dim for it in iters)
-    hit = b.const(1, BOOL)
-    for k in range(depth):
-        own = in_range(b, b.load(indices, (*at, k)), shape[k])
-        same = b.eq(own, index_expr(b, index[k]))
-        hit = same if k == 0 else b.and_(hit, same)
-    if op.attrs.reduction == "none":
-        any_hit, last = _last_hit(b, iters, hit)
-        return b.select(any_hit, b.load(updates, (*last, *index[depth:])), element)
-    update = b.load(updates, (*at, *index[depth:]))
-    return _combined(b, op.attrs.reduction, iters, hit, update, element)
+    target = _Target(k, k.op.attrs.reduction)
+    limits = [count * _nonempty(shape) for count in counts[:-1]]
+    inner = shape[depth:]
+    lanes = lanes_along(-1, target.memory, updates) if inner else 0
+    shared = (*inner[:-1], ceildiv(inner[-1], BLOCK)) if inner else ()
+    with k.rows(shared, product(limits) * WORK * 8) as (part, _), ExitStack() as loops:
+        at = [loops.enter_context(b.for_(0, limit)).index for limit in limits]
+        place = [target.place(b.load(indices, *at, i), i) for i in range(depth)]
+        if not inner:
+            target.update(place, b.load(updates, *at))
+        else:
+            *row, block = part
+            first = b.mul(block, b.index(BLOCK))
+            end = b.min(b.add(first, b.index(BLOCK)), b.index(inner[-1]))
+
+            def one(i: Value, lanes: int) -> None:
+                source = (*at, *row, i)
+                update = b.vload(updates, source, lanes) if lanes else b.load(updates, *source)
+                target.update([*place, *row, i], update, lanes)
+
+            k.each(first, end, lanes, one)
+    target.finish()
 
 
 def _nd_grad(b: GraphBuilder, op: Op, gs: Sequence[Value]) -> Sequence[Value | None]:
-    return _scatter_grad(b, op, gs[0], "scatter_nd", "gather_nd", batch_dims=0)
+    return _Gradients(b, op, "gather_nd", {}, {"batch_dims": 0})(gs[0])
 
 
 def _nd_samples() -> Sequence[Sample]:
@@ -316,14 +416,14 @@ def _nd_samples() -> Sequence[Sample]:
     for shape, indices in cases:
         updates = floats((*indices.shape[:-1], *shape[indices.shape[-1] :]), seed=1)
         for reduction in REDUCTIONS:
-            grad = reduction in ("none", "add") and 0 not in shape
+            grad = 0 not in shape
             found.append(
                 Sample((floats(shape), indices, updates), {"reduction": reduction}, grad=grad)
             )
     twice = np.array([[1], [1], [2]])
     for reduction in REDUCTIONS:
         operands = (floats((4,)), twice, floats((3,), seed=1))
-        found.append(Sample(operands, {"reduction": reduction}, grad=False))
+        found.append(Sample(operands, {"reduction": reduction}))
     return found
 
 
@@ -333,10 +433,10 @@ register(
         doc="x, with each update combined into the part that its tuple of indices names.",
         attrs=ScatterNdAttrs,
         operands=(3, 3),
-        kind=Kind.REDUCTION,
+        kind=Kind.OPAQUE,
         infer=_infer_nd,
         ref=_nd_ref,
-        body=_nd_body,
+        loops=_nd_loops,
         grad=_nd_grad,
         samples=_nd_samples,
         rejects=lambda: [

@@ -155,7 +155,7 @@ class _Search:
         self.sorter = Sorter(k, key_type(dtype), size, self.rows)
         # Least and greatest coordinates, and areas.
         self.boxes = k.scratch(self.dtype, batches, 5, size)
-        self.selected = k.scratch(self.dtype, k.workers(self.rows), 5, most + self.lanes)
+        self.selected = k.own(self.dtype, self.rows, 5, most + self.lanes)
         self.places = k.scratch(I64, batches, classes, most)
         self.counts = k.scratch(I64, batches, classes)
 

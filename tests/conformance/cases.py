@@ -14,7 +14,7 @@ from tfc.ir.arrays import Array
 from tfc.ir.body import ExprBuilder
 from tfc.ir.build import GraphBuilder, freeze, tensor_type
 from tfc.ir.constants import ConstantStore
-from tfc.ir.core import Block, Module, Op, Value
+from tfc.ir.core import Block, Module, Op, SymbolInfo, Value
 from tfc.ir.dims import evaluate as evaluate_dim
 from tfc.ir.dims import symbol
 from tfc.ir.evalexpr import evaluate
@@ -129,21 +129,26 @@ def by_body(case: Case, operands: Sequence[Array] | None = None) -> tuple[Array,
 
 
 def by_loops(case: Case, threads: int = 1) -> tuple[Array, ...]:
-    """What the kernel that the op writes itself computes, by the loop interpreter."""
-    _, op = build(case)
+    """What the kernel that the op writes itself computes."""
+    return run_loops(build(case)[1], case.operands, {"threads": threads})
+
+
+def run_loops(op: Op, operands: Sequence[Array], symbols: Mapping[str, int]) -> tuple[Array, ...]:
+    """Run the kernel that an op writes itself in the loop interpreter."""
     types = [tensor_type(value) for value in (*op.operands, *op.results)]
     written = write_kernel(op, op.name, [Memory.dense(type) for type in types])
+    written.function.symbols = {name: SymbolInfo() for name in symbols if name != "threads"}
     module = Module("loop")
     module.add(written.function)
     verify_loop(module)
-    symbols = {"threads": threads}
     given = [
         np.array(arrays.encode(x, type.dtype), order="C").reshape(-1)
-        for x, type in zip(case.operands, case.types, strict=True)
+        for x, type in zip(operands, types, strict=False)
     ]
     results = types[len(given) :]
     out = [fresh(evaluate_dim(type.size, symbols), type.dtype) for type in results]
-    scratch = [fresh(evaluate_dim(t.shape[0], symbols), t.dtype) for t in written.scratch]
+    values = {"threads": 1, **symbols}
+    scratch = [fresh(evaluate_dim(t.shape[0], values), t.dtype) for t in written.scratch]
     run_kernel(written.function, [*given, *out, *scratch], symbols)
     return tuple(
         arrays.decode(raw.view(arrays.numpy_dtype(type.dtype)), type.dtype).reshape(

@@ -12,7 +12,7 @@ from tests.lower.native import graph
 from tests.lower.nests import FREE, Make, N, tensors
 from tfc.graph import Graph
 from tfc.ir.dims import evaluate
-from tfc.ir.types import TensorType
+from tfc.ir.types import F32, TensorType
 
 ROWS = 300
 THREADS = (1, 2, 3, 4)
@@ -71,6 +71,54 @@ def test_results_are_the_same_on_any_number_of_threads(name: str) -> None:
     assert "parallel(" in call.ir("loops"), "nothing here runs on several threads"
     for other in found[1:]:
         np.testing.assert_array_equal(_bits(other), _bits(found[0]))
+
+
+def _boxes(scores: Any) -> Any:
+    """Boxes of half the size of the plane, and scores for three classes."""
+    sides = np.abs(scores[:, :900].reshape(2, 450, 2))
+    return np.concatenate([sides, sides + 0.5], -1).astype(np.float32)
+
+
+INDICES = np.random.default_rng(3).integers(-ROWS, ROWS, (ROWS, 700))
+OWN_LOOPS: dict[str, Make] = {
+    "sort": lambda b, x: b.op("sort", x, axis=1).results,
+    "sort of columns": lambda b, x: b.op("sort", x, axis=0, descending=True).results,
+    "few of top_k": lambda b, x: b.op("top_k", x, axis=1, k=7).results,
+    "many of top_k": lambda b, x: b.op("top_k", x, axis=0, k=60).results,
+    "cumsum": lambda b, x: b.cumsum(x, axis=1, exclusive=False, reverse=False),
+    "cumprod of columns": lambda b, x: b.cumprod(x, axis=0, exclusive=True, reverse=False),
+    "positions": lambda b, x: b.positions(
+        b.reshape(b.gt(x, b.constant(0.0, F32)), shape=(ROWS * 999,)), count=120_000
+    ),
+    "scatter_elements": lambda b, x: b.scatter_elements(
+        x, b.constant(INDICES), b.slice(x, starts=(0, 9), sizes=(ROWS, 700), steps=(1, 1)),
+        axis=0, reduction="add",
+    ),
+    "scatter_nd": lambda b, x: b.scatter_nd(
+        x, b.constant(INDICES[:, :1]), b.neg(x), reduction="add"
+    ),
+    "non_max_suppression": lambda b, x: b.op(
+        "non_max_suppression",
+        b.constant(_boxes(np.random.default_rng(5).uniform(-2, 2, (2, 900)))),
+        b.slice(b.reshape(x, shape=(2, ROWS // 2, 999)), starts=(0, 0, 0), sizes=(2, 3, 450),
+                steps=(1, 1, 1)),
+        max_out=99, iou=0.4,
+    ).results,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OWN_LOOPS)
+def test_ops_with_their_own_loops_give_the_same_on_any_number_of_threads(name: str) -> None:
+    x = np.random.default_rng(7).uniform(-2, 2, (ROWS, 999)).astype(np.float32)
+    found = []
+    for threads in THREADS:
+        module = graph(tensors((ROWS, 999)), OWN_LOOPS[name])
+        call = tfc.compile(Graph(module), threads=threads)
+        result = call(x)
+        found.append(result if isinstance(result, tuple) else (result,))
+    assert "parallel(" in call.ir("loops"), "nothing here runs on several threads"
+    for other in found[1:]:
+        assert [y.tobytes() for y in other] == [y.tobytes() for y in found[0]]
 
 
 def _bits(result: Any) -> Any:

@@ -12,7 +12,7 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 import tfc.ir.ops  # noqa: F401  (fills the registry)
-from tests.conformance.cases import GraphEvaluator, assert_close, make_attrs
+from tests.conformance.cases import GraphEvaluator, assert_close, make_attrs, run_loops
 from tfc.ir import dims
 from tfc.ir.arrays import Array, type_of
 from tfc.ir.body import Expr, ExprBuilder
@@ -82,7 +82,7 @@ def check_symbolic(
     operands: Sequence[Array],
     grad: bool = True,
 ) -> None:
-    """Compare body or decomposition, made with symbols, with the reference on numbers.
+    """Compare body, loops or decomposition, made with symbols, with the reference on numbers.
 
     If the op has a gradient, it is built too, and compared with that of the fixed op.
     """
@@ -97,6 +97,8 @@ def check_symbolic(
         expr, index = body_of(op)
         iters = {str(i): n for i, n in zip(index, shape, strict=True)}
         got = evaluate(expr, iters, known, symbols)
+    elif defn.loops is not None:
+        (got,) = run_loops(op, operands, symbols)
     else:
         assert defn.decompose is not None
         (result,) = defn.decompose(builder, op)
