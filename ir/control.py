@@ -8,7 +8,7 @@ from typing import NamedTuple
 from tfc.ir.build import GraphBuilder, tensor_type
 from tfc.ir.core import Block, Value
 from tfc.ir.dims import DimLike
-from tfc.ir.opdef import OPS, NoAttrs
+from tfc.ir.opdef import OPS
 from tfc.ir.types import I64, TensorType
 
 
@@ -55,7 +55,7 @@ def branch(
         with b.at(block):
             b.op("yield", *side())
         blocks.append(block)
-    return b.emit(OPS["if"], (condition,), NoAttrs(), blocks).results
+    return b.emit(OPS["if"], (condition,), OPS["if"].attrs(), blocks).results
 
 
 def loop(

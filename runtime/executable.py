@@ -316,7 +316,8 @@ class _Plan:
             raise executable._fault(code)
         for i, port in enumerate(ports):
             start = TENSOR_WORDS * i + 2
-            shape = tuple(outputs[start : start + len(port.shape)])
+            # A negative size makes the run fail, with the reason.
+            shape = tuple(max(0, dim) for dim in outputs[start : start + len(port.shape)])
             self.outputs.append((shape, numpy_dtype(port.dtype)))
         self.workspace = executable._library.workspace_size(symbols, executable.threads)
 

@@ -10,7 +10,7 @@ from tfc.compiler.lower.data import DataTable
 from tfc.compiler.lower.items import Bound, Branch, Call, Demand, Item, Repeat, Scalar, spans
 from tfc.compiler.lower.memplan import Lifetime, plan_memory
 from tfc.compiler.lower.storage import Place, Root, RootKind, Storage
-from tfc.compiler.passes.assume import ATTRIBUTE
+from tfc.compiler.passes.assume import ATTRIBUTE, Assumed
 from tfc.ir.core import Block, Function, Module, Value
 from tfc.ir.dims import DimLike, symbols_of
 from tfc.ir.extent import highest, most, room
@@ -50,7 +50,7 @@ class MainWriter:
         self.rounds: dict[str, Value] = {}
         # The symbols that a run binds with their bounds, and what is assumed of them.
         self.limits = highest(source)
-        self.assumed: list[tuple[DimLike, str]] = []
+        self.assumed: Assumed = ()
         self.bound: set[str] = set()
 
     def write(self, items: Sequence[Item]) -> None:
@@ -60,8 +60,7 @@ class MainWriter:
         block = Block(types, names)
         self.args = block.args
         self.b = LoopBuilder(block)
-        self.assumed = list(self.source.attrs.get(ATTRIBUTE, ()))
-        self._check_assumed()
+        self.assumed = self._check_assumed(self.source.attrs.get(ATTRIBUTE, ()))
         workspace = self._plan_workspace(items)
         self._items(items)
         self.b.emit("return")
@@ -78,16 +77,16 @@ class MainWriter:
         self.b.check(holds, FIRST_CHECK + self.checks, message)
         self.checks += 1
 
-    def _check_assumed(self) -> None:
-        """Check what is assumed of symbols that are known by now."""
+    def _check_assumed(self, assumed: Assumed) -> Assumed:
+        """Check what is assumed of symbols that are known by now; return the rest."""
         late = self.limits.keys() - self.bound
         left: list[tuple[DimLike, str]] = []
-        for zero, message in self.assumed:
+        for zero, message in assumed:
             if symbols_of(zero) & late:
                 left.append((zero, message))
             else:
                 self._check(self.b.eq(self.b.index(zero), self.b.index(0)), message)
-        self.assumed = left
+        return tuple(left)
 
     def _bind(self, item: Bound) -> None:
         symbol, hi = item.op.attrs.symbol, item.op.attrs.hi
@@ -99,7 +98,7 @@ class MainWriter:
         self._check(inside, f"{place}{symbol} is outside of 0..{hi}")
         self.b.emit("bind", (number,), BindAttrs(symbol, hi))
         self.bound.add(symbol)
-        self._check_assumed()
+        self.assumed = self._check_assumed(self.assumed)
 
     def _plan_workspace(self, items: Sequence[Item]) -> DimLike:
         lives = spans(items)
@@ -141,8 +140,9 @@ class MainWriter:
     def _branch(self, item: Branch) -> None:
         condition = self._scalar(item.condition)
         blocks = []
-        for side in item.sides:
+        for side, assumed in zip(item.sides, item.op.attrs.assumes, strict=True):
             with self._region(Block()) as block:
+                self._check_assumed(assumed)
                 self._items(side)
                 self.b.emit("yield")
             blocks.append(block)

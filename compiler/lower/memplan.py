@@ -103,5 +103,5 @@ def _plan_slots(buffers: Sequence[Lifetime], estimates: Sequence[int]) -> Memory
     for slot in slots:
         for i in slot:
             offsets[i] = total
-        total = total + maximum(*(aligned(buffers[i].size) for i in slot))
+        total = total + maximum(0, *(aligned(buffers[i].size) for i in slot))
     return MemoryPlan(tuple(offsets), total)

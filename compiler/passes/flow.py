@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tfc.compiler.evaluate import constant_array, is_constant
+from tfc.compiler.passes.assume import add_assumed
 from tfc.compiler.passman import PassContext
 from tfc.compiler.rewrite import blocks_of
 from tfc.ir.build import GraphBuilder, tensor_type
@@ -45,8 +46,10 @@ def _holds(op: Op, constants: ConstantStore) -> bool:
 
 def _take_branch(op: Op, b: GraphBuilder) -> None:
     condition = constant_array(op.operands[0], b.constants)
-    region = op.regions[0 if condition.all() else 1]
+    taken = 0 if condition.all() else 1
+    region = op.regions[taken]
     values = region.terminator.operands
+    add_assumed(b.block, op.attrs.assumes[taken])
     _empty_into(region, op)
     op.replace_with(values)
 

@@ -44,11 +44,19 @@ def yielded(region: Block) -> list[TensorType]:
 # -- if -----------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class IfAttrs:
+    """assumes: what each branch takes for granted, as pairs (a dim that is 0 there, message)."""
+
+    assumes: tuple[tuple[tuple[DimLike, str], ...], ...] = ((), ())
+
+
 def _infer_if(
-    types: Sequence[TensorType], attrs: Any, regions: Sequence[Block]
+    types: Sequence[TensorType], attrs: IfAttrs, regions: Sequence[Block]
 ) -> Sequence[TensorType]:
     require(types[0] == CONDITION_TYPE, f"the condition is {types[0]}, not {CONDITION_TYPE}")
     require(not any(region.args for region in regions), "a branch takes no arguments")
+    require(len(attrs.assumes) == 2, "a list of assumptions for each branch is wanted")
     then, otherwise = map(yielded, regions)
     require(len(then) == len(otherwise), f"branches yield {len(then)} and {len(otherwise)} values")
     for i, (one, other) in enumerate(zip(then, otherwise, strict=True)):
@@ -65,6 +73,7 @@ if_ = register(
         name="if",
         operands=(1, 1),
         kind=Kind.CONTROL,
+        attrs=IfAttrs,
         infer=_nothing,
         infer_regions=_infer_if,
         ref=_if_ref,

@@ -41,6 +41,14 @@ def test_missing_onnx_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path
         load(path)
 
 
+@pytest.mark.parametrize("name", [b"plus", b"Relu", b"x", b"w"])
+def test_names_that_are_not_text_are_refused(name: bytes, tmp_path: Path) -> None:
+    path = save(small(), tmp_path)
+    path.write_bytes(path.read_bytes().replace(name, bytes([0xA1] * len(name))))
+    with pytest.raises(ModelError, match=r"the name b'(\\xa1)+' is not UTF-8"):
+        load(path)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

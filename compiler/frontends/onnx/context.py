@@ -12,6 +12,7 @@ import numpy.typing as npt
 from tfc.compiler.frontends.onnx.nested import Item, OptionalItem, TensorSequence, describe, leaves
 from tfc.compiler.frontends.onnx.storage import packed, unpacked
 from tfc.compiler.frontends.onnx.tensors import MAX_BYTES, TensorReader
+from tfc.compiler.passes.assume import NOT_SO
 from tfc.ir import arrays
 from tfc.ir.build import GraphBuilder, freeze, tensor_type
 from tfc.ir.core import Op, Value
@@ -364,9 +365,10 @@ class Context:
     def equate(self, a: DimLike, b: DimLike) -> None:
         """Make two dims equal that the operator wants to be, if one is a mere symbol.
 
-        What is left unequal is for the graph op to refuse.
+        What is left unequal is for the graph op to refuse or to assume. In a branch nothing is
+        made equal: a run may not take it.
         """
-        if a == b:
+        if a == b or self.importer.conditional:
             return
         for one, other in ((a, b), (b, a)):
             name, other_name = symbol_name(one), symbol_name(other)
@@ -389,6 +391,38 @@ class Context:
         name = self.importer.symbols.late(label)
         self.b.bind(count, symbol=name, hi=hi)
         return symbol(name)
+
+    def assume(self, zero: DimLike, message: str) -> None:
+        """Take for granted that `zero` is 0: a run where it is not ends with the message."""
+        if not isinstance(zero, int):
+            place = f"{self.b.loc}: " if str(self.b.loc) else ""
+            self.importer.assumed.setdefault(zero, f"{place}{NOT_SO} {message}")
+        elif zero:
+            raise ModelError(f"{NOT_SO} {message}")
+
+    def fit(self, x: Value, shape: Sequence[DimLike]) -> Value:
+        """`x` in a shape that the operator wants it to have already.
+
+        Where only the run tells whether it has, the run checks it. Dims that differ in any case
+        are left as they are, for the graph op to refuse.
+        """
+        own = tensor_type(x).shape
+        if len(own) != len(shape):
+            return x
+        wanted = []
+        for axis, (have, want) in enumerate(zip(own, shape, strict=True)):
+            self.equate(have, want)
+            open = not isinstance(have - want, int)
+            if open:
+                self.assume(have - want, f"dims {have} and {want} are equal (axis {axis})")
+            wanted.append(want if open else have)
+        return self.reshape(x, wanted)
+
+    def fit_axis(self, x: Value, axis: int, dim: DimLike) -> Value:
+        """`fit` for one axis."""
+        shape = list(tensor_type(x).shape)
+        shape[axis] = dim
+        return self.fit(x, shape)
 
     # -- building -------------------------------------------------------------------------------
 

@@ -1,23 +1,23 @@
-"""If, Loop and Scan: their graphs become regions of `if` and `loop`."""
+"""Loop and Scan: their graphs become regions of `loop`. If is in `branches`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from tfc.compiler.evaluate import constant_array, is_constant
 from tfc.compiler.frontends.onnx.context import Context, Results, Rule
-from tfc.compiler.frontends.onnx.nested import Item, alike, describe, leaves, tensor, with_leaves
+from tfc.compiler.frontends.onnx.nested import Item, alike, leaves, tensor, with_leaves
 from tfc.compiler.frontends.onnx.trips import Body, count_rounds
 from tfc.ir.build import tensor_type
 from tfc.ir.control import Next, Round, Scanned
 from tfc.ir.control import loop as build_loop
 from tfc.ir.core import Block, Value
-from tfc.ir.dims import DimLike, maximum
-from tfc.ir.errors import ModelError, UnsupportedError
-from tfc.ir.opdef import OPS, NoAttrs
+from tfc.ir.dims import Dim, DimLike, maximum, minimum, symbols_of
+from tfc.ir.errors import UnsupportedError
+from tfc.ir.opdef import OPS
 from tfc.ir.symbols import bound_by, type_symbols
 from tfc.ir.types import BOOL, I64, TensorType
 
@@ -29,7 +29,7 @@ MAX_UNROLLED = 256
 
 
 @contextmanager
-def _region(ctx: Context, block: Block) -> Iterator[Block]:
+def region(ctx: Context, block: Block) -> Iterator[Block]:
     """Build into `block`; where that fails, nothing in it uses anything any more."""
     try:
         with ctx.b.at(block):
@@ -39,13 +39,38 @@ def _region(ctx: Context, block: Block) -> Iterator[Block]:
         raise
 
 
-def _scalar(ctx: Context, x: Value, what: str) -> Value:
+@contextmanager
+def assuming(ctx: Context) -> Iterator[dict[DimLike, str]]:
+    """Keep apart what is assumed meanwhile, but for what is of dims bound meanwhile."""
+    importer = ctx.importer
+    before = importer.symbols.count_late()
+    importer.assumed, outer = {}, importer.assumed
+    found = importer.assumed
+    try:
+        yield found
+    finally:
+        importer.assumed = outer
+        own = importer.symbols.late_from(before)
+        for zero in [zero for zero in found if symbols_of(zero) & own]:
+            importer.assumed_inside.setdefault(zero, found.pop(zero))
+
+
+def _assume_in_rounds(ctx: Context, assumed: Mapping[DimLike, str], trips: DimLike | None) -> None:
+    """Assume what the rounds of a loop do, if there are any."""
+    some: DimLike = 1 if trips is None else maximum(0, minimum(trips, 1))
+    for zero, message in assumed.items():
+        dim = zero * some
+        if isinstance(dim, Dim):
+            ctx.importer.assumed.setdefault(dim, message)
+
+
+def scalar(ctx: Context, x: Value, what: str) -> Value:
     if tensor_type(x).size != 1:
         raise ctx.malformed(f"{what} is no scalar, but {tensor_type(x)}")
     return ctx.as_scalar(x)
 
 
-def _flat(items: Sequence[Item]) -> list[Value]:
+def flat(items: Sequence[Item]) -> list[Value]:
     return [x for item in items for x in leaves(item)]
 
 
@@ -53,7 +78,7 @@ def _same_types(ctx: Context, one: Sequence[Item], other: Sequence[Item]) -> boo
     """Whether items have the same types two by two; dims that are mere symbols are made equal."""
     if not all(map(alike, one, other)):
         return False
-    for x, y in zip(_flat(one), _flat(other), strict=True):
+    for x, y in zip(flat(one), flat(other), strict=True):
         a, b = tensor_type(x), tensor_type(y)
         if a.dtype != b.dtype:
             raise ctx.malformed(f"a value is {a.dtype} on one way and {b.dtype} on the other")
@@ -66,42 +91,7 @@ def _same_types(ctx: Context, one: Sequence[Item], other: Sequence[Item]) -> boo
     return True
 
 
-# -- If -----------------------------------------------------------------------------------------
-
-
-def _if(ctx: Context) -> Results:
-    """A condition that is known selects its branch here."""
-    graphs = [ctx.graph("then_branch"), ctx.graph("else_branch")]
-    known = ctx.const(0)
-    if known is not None:
-        if known.size != 1:
-            raise ctx.malformed(f"the condition has {known.size} elements")
-        return _counted(ctx, ctx.importer.inline(graphs[0 if known.all() else 1]))
-    condition = _scalar(ctx, ctx.x(0), "the condition")
-    blocks = Block(), Block()
-    sides: list[list[Item]] = []
-    failed: list[ModelError | None] = []
-    for block, graph in zip(blocks, graphs, strict=True):
-        try:
-            with _region(ctx, block):
-                sides.append(_counted(ctx, ctx.importer.inline(graph)))
-            failed.append(None)
-        except ModelError as error:
-            sides.append([])
-            failed.append(error)
-    match failed:
-        case [None, None]:
-            return _both(ctx, condition, blocks, sides)
-        case [None, ModelError() as reason]:
-            return _only(ctx, condition, blocks[0], sides[0], reason)
-        case [ModelError() as reason, None]:
-            no: Value = ctx.b.op("not", condition).result
-            return _only(ctx, no, blocks[1], sides[1], reason)
-    assert failed[0] is not None
-    raise failed[0]
-
-
-def _refuse_counted(ctx: Context, block: Block, values: Sequence[Value], where: str) -> None:
+def refuse_counted(ctx: Context, block: Block, values: Sequence[Value], where: str) -> None:
     """Refuse to hand a value out of a region in which one of its dims was bound."""
     own = {bound_by(op) for op in block}
     for value in values:
@@ -109,49 +99,6 @@ def _refuse_counted(ctx: Context, block: Block, values: Sequence[Value], where: 
             raise ctx.unsupported(
                 f"{value.name or 'a value'} is {value.type} by {name}, which is known {where}"
             )
-
-
-def _counted(ctx: Context, values: list[Item]) -> list[Item]:
-    if len(values) != len(ctx.node.output):
-        raise ctx.malformed(f"{len(values)} values for {len(ctx.node.output)} results")
-    return values
-
-
-def _both(
-    ctx: Context, condition: Value, blocks: tuple[Block, Block], values: list[list[Item]]
-) -> Results:
-    if not _same_types(ctx, *values):
-        try:
-            for block, side in zip(blocks, values, strict=True):
-                _refuse_counted(ctx, block, _flat(side), "in a branch alone")
-        finally:
-            for block in blocks:
-                block.clear()
-        shapes = [", ".join(map(describe, side)) for side in values]
-        raise ctx.unsupported(
-            f"the branches give {shapes[0]} and {shapes[1]}; fix a dynamic dim with dims if that "
-            "decides the condition"
-        )
-    for block, side in zip(blocks, values, strict=True):
-        with ctx.b.at(block):
-            ctx.b.op("yield", *_flat(side))
-    results = iter(ctx.b.emit(OPS["if"], (condition,), NoAttrs(), blocks).results)
-    return [with_leaves(item, results) for item in values[0]]
-
-
-def _only(
-    ctx: Context, condition: Value, block: Block, values: list[Item], error: ModelError
-) -> Results:
-    """Take the branch that is possible here. A run that wants the other fails."""
-    if not _flat(values):
-        block.clear()
-        raise error
-    before = ctx.b.block
-    for op in block:
-        before.move(op, None)
-    message = f"{ctx.node.name or ctx.node.output[0]}: a branch is not possible: {error.message}"
-    checked = iter([ctx.b.check(condition, x, message=message) for x in _flat(values)])
-    return [with_leaves(item, checked) for item in values]
 
 
 # -- Loop ---------------------------------------------------------------------------------------
@@ -182,15 +129,15 @@ def _loop(ctx: Context) -> Results:
     if starts is False:
         most = 0
     try:
-        types = map(tensor_type, _flat(loop.inits))
-        with _region(ctx, Block([TensorType(I64, ()), *types])) as block:
+        types = [TensorType(I64, ()), *map(tensor_type, flat(loop.inits))]
+        with assuming(ctx) as assumed, region(ctx, Block(types)) as block:
             args = iter(block.args[1:])
             carried = [with_leaves(item, args) for item in loop.inits]
             values = _round(ctx, loop, block.args[0], carried)
-            again = _scalar(ctx, tensor(values[0]), "the condition")
+            again = scalar(ctx, tensor(values[0]), "the condition")
             following, stacked = _split(loop, values)
             fits = _same_types(ctx, loop.inits, following)
-            _refuse_counted(ctx, block, stacked, "in one round alone")
+            refuse_counted(ctx, block, stacked, "in one round alone")
     except UnsupportedError:
         # A round whose number is known may be possible.
         _want_count(ctx, loop)
@@ -201,8 +148,8 @@ def _loop(ctx: Context) -> Results:
     if starts is True and not endless and (most is None or isinstance(most, int)):
         rounds = None
         if fits:
-            body = Body(block, block.args[1:], again, _flat(following))
-            rounds = count_rounds(body, _flat(loop.inits), most, ctx.b.constants)
+            body = Body(block, block.args[1:], again, flat(following))
+            rounds = count_rounds(body, flat(loop.inits), most, ctx.b.constants)
         most, endless = (most, False) if rounds is None else (rounds, True)
     conditional = not (endless or starts is False)
     if not conditional and most is None and loop.limit is None:
@@ -214,7 +161,8 @@ def _loop(ctx: Context) -> Results:
         return _unrolled(ctx, loop, trips)
     if stacked and trips is None:
         trips = _announced(ctx, len(loop.places))
-    return _emit(ctx, loop, block, (again, _flat(following), stacked), trips, conditional)
+    _assume_in_rounds(ctx, assumed, trips)
+    return _emit(ctx, loop, block, (again, flat(following), stacked), trips, conditional)
 
 
 def _want_count(ctx: Context, loop: _Loop) -> None:
@@ -232,8 +180,8 @@ def _read_loop(ctx: Context) -> _Loop:
             f"a body of {len(graph.input)} inputs and {len(graph.output)} outputs "
             f"for {len(carried)} carried values"
         )
-    limit = _scalar(ctx, ctx.x(0), "the limit") if ctx.has(0) else None
-    start = _scalar(ctx, ctx.x(1), "the condition") if ctx.has(1) else None
+    limit = scalar(ctx, ctx.x(0), "the limit") if ctx.has(0) else None
+    start = scalar(ctx, ctx.x(1), "the condition") if ctx.has(1) else None
     if limit is not None:
         limit = ctx.cast(limit, I64)
     loop = _Loop(graph, limit, start, [], [])
@@ -318,7 +266,7 @@ def _emit(
     attrs = OPS["loop"].attrs(
         trips=trips, limited=limited, conditional=conditional, stacked=(False,) * len(stacked)
     )
-    operands = (*heads, *_flat(loop.inits))
+    operands = (*heads, *flat(loop.inits))
     results = iter(ctx.b.emit(OPS["loop"], operands, attrs, [block]).results)
     changed = [with_leaves(item, results) for item in loop.inits]
     return [*_carried(ctx, loop, changed), *results]
@@ -389,8 +337,7 @@ class _Scan:
         """
         rows = [_to_front(ctx, x, axis) for x, axis in zip(inputs, self.in_axes, strict=True)]
         trips = tensor_type(rows[0]).shape[0]
-        for row in rows[1:]:
-            ctx.equate(trips, tensor_type(row).shape[0])
+        rows = [ctx.fit_axis(row, 0, trips) for row in rows]
         names = [proto.name for proto in self.graph.input]
 
         def body(r: Round) -> Next:
@@ -409,9 +356,11 @@ class _Scan:
             return Next(values[: self.states], values[self.states :])
 
         scanned = [Scanned(x, back) for x, back in zip(rows, self.in_backward, strict=True)]
-        found = build_loop(
-            ctx.b, body, states, scanned, backward=self.out_backward, trips=trips
-        )  # fmt: skip
+        with assuming(ctx) as assumed:
+            found = build_loop(
+                ctx.b, body, states, scanned, backward=self.out_backward, trips=trips
+            )
+        _assume_in_rounds(ctx, assumed, trips)
         stacks = zip(found.stacked, self.out_axes, strict=True)
         return [*found.carried, *(_from_front(ctx, x, axis) for x, axis in stacks)]
 
@@ -485,20 +434,20 @@ def _batched_scan(ctx: Context) -> Results:
 
     batch = tensor_type(operands[0]).shape[0]
     if lengths is not None:
-        ctx.equate(batch, tensor_type(lengths).shape[0])
-        operands.append(lengths)
-    found = build_loop(
-        ctx.b,
-        each,
-        scanned=[Scanned(x) for x in operands],
-        backward=(False,) * len(graph.output),
-        trips=batch,
-    )
+        operands.append(ctx.fit(lengths, (batch,)))
+    with assuming(ctx) as assumed:
+        found = build_loop(
+            ctx.b,
+            each,
+            scanned=[Scanned(x) for x in operands],
+            backward=(False,) * len(graph.output),
+            trips=batch,
+        )
+    _assume_in_rounds(ctx, assumed, batch)
     return found.stacked
 
 
 RULES: dict[str, tuple[Rule, ...]] = {
-    "If": (Rule(_if),),
     "Loop": (Rule(_loop),),
     "Scan": (Rule(_batched_scan), Rule(_scan, since=9)),
 }

@@ -34,21 +34,25 @@ from tfc.compiler.frontends.onnx.nested import (
     named_leaves,
 )
 from tfc.compiler.frontends.onnx.reader import DOMAINS, Source
-from tfc.compiler.frontends.onnx.schedule import reads, schedule, title
+from tfc.compiler.frontends.onnx.schedule import reads, require_text, schedule, title
 from tfc.compiler.frontends.onnx.symbols import Given, Symbols
 from tfc.compiler.frontends.onnx.table import RULES
 from tfc.compiler.frontends.onnx.tensors import dtype_from
+from tfc.compiler.passes.assume import ATTRIBUTE
 from tfc.ir import arrays
 from tfc.ir.attrs import ConstRef
 from tfc.ir.build import tensor_type
 from tfc.ir.constants import ConstantStore
 from tfc.ir.core import Block, Function, Module, SymbolInfo, Value
-from tfc.ir.dims import UndecidableError
+from tfc.ir.dims import DimLike, UndecidableError
 from tfc.ir.errors import CompileError, ModelError, TfcError, UnsupportedError, UsageError
 from tfc.ir.location import UNKNOWN, Location
 from tfc.ir.opdef import Trait, TypeRefusal
 from tfc.ir.symbols import bound_by
 from tfc.ir.types import DType, TensorType
+
+# How often an import starts again, another branch of a condition on dims taken.
+MAX_TRIES = 32
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,9 @@ class Importer:
         self._collect = collect
         self._reads: set[str] = set()
         self._values: MutableMapping[str, Item | Stored | None] = {}
+        # Which way is built where only one can be: 0 or 1 for each such place, in their order.
+        self._ways: list[int] = []
+        self._tries = 0
         self._start({})
 
     def _start(self, values: Mapping[str, Item | Stored | None]) -> None:
@@ -119,6 +126,13 @@ class Importer:
         # Numbers of the rounds of the loops around the node at hand, from the outside in.
         self.rounds: list[Value] = []
         self._random_nodes = 0
+        # What is taken for granted where nodes are built, as dims that are 0, with messages; and
+        # what is of dims that are known in a region alone, so that it is checked there.
+        self.assumed: dict[DimLike, str] = {}
+        self.assumed_inside: dict[DimLike, str] = {}
+        # How many branches are around the nodes at hand, which a run may not take.
+        self.conditional = 0
+        self._places = 0
 
     def run(self) -> Module:
         """Import the whole model."""
@@ -134,13 +148,36 @@ class Importer:
         if not self._collect:
             self._refuse_unknown_ops(nodes)
         initial = self._values
+        first: TfcError | None = None
+        listed: list[Problem] | None = None
         while True:
             self._start(initial)
             try:
-                return self._build(graph, nodes)
+                module = self._build(graph, nodes)
+                listed = self.problems if listed is None else listed
+                if self.problems and self._turn_back():
+                    continue
+                self.problems = self.problems and listed
+                return module
             except Equated as found:
                 # Each turn has one symbol less.
                 self.symbols.equate(found.name, found.dim)
+                self._ways.clear()
+            except (ModelError, UnsupportedError) as error:
+                first = first or error
+                if not self._turn_back():
+                    raise first from first.__cause__
+
+    def _turn_back(self) -> bool:
+        """Go the other way at the last place where that was not tried; False if there is none."""
+        del self._ways[self._places :]
+        while self._ways and self._ways[-1]:
+            self._ways.pop()
+        self._tries += 1
+        if not self._ways or self._tries > MAX_TRIES:
+            return False
+        self._ways[-1] = 1
+        return True
 
     def _build(self, graph: Any, nodes: Sequence[Any]) -> Module:
         self._add_inputs(graph)
@@ -151,7 +188,9 @@ class Importer:
         symbols = self.symbols.finish()
         late = (bound_by(op) for op in self.block.walk())
         symbols |= {name: SymbolInfo() for name in late if name is not None}
-        module.add(Function("main", self.block, symbols=symbols, output_names=names))
+        assumed = tuple((self.assumed | self.assumed_inside).items())
+        attrs = {ATTRIBUTE: assumed} if assumed else {}
+        module.add(Function("main", self.block, symbols=symbols, output_names=names, attrs=attrs))
         return module
 
     # -- what rules ask ---------------------------------------------------------------------------
@@ -182,6 +221,16 @@ class Importer:
         """Return how many nodes have asked this before."""
         self._random_nodes += 1
         return self._random_nodes - 1
+
+    def way(self) -> int:
+        """Return which of two ways is to be built here, 0 first.
+
+        Where the rest of the model then cannot be built, the import starts again with the other.
+        """
+        if self._places == len(self._ways):
+            self._ways.append(0)
+        self._places += 1
+        return self._ways[self._places - 1]
 
     def value(self, name: str) -> Value:
         """Return the tensor called `name`."""
@@ -277,6 +326,8 @@ class Importer:
         names = tuple(output.name for output in graph.output)
         if not names:
             raise ModelError("the graph has no outputs", where=self.source.file)
+        with self._at():
+            require_text(*names, *(proto.name for proto in (*graph.input, *graph.initializer)))
         if len(set(names)) < len(names):
             raise ModelError("two outputs have one name", where=self.source.file)
         return names

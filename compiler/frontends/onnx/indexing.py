@@ -19,7 +19,7 @@ def _scatter_elements(ctx: Context) -> Results:
     found: Value = ctx.b.scatter_elements(
         ctx.x(0),
         ctx.x(1),
-        ctx.x(2),
+        ctx.fit(ctx.x(2), ctx.shape(1)),
         axis=ctx.axis(ctx.integer("axis", 0), ctx.type().rank),
         reduction=ctx.string("reduction", "none"),
     )
@@ -27,8 +27,12 @@ def _scatter_elements(ctx: Context) -> Results:
 
 
 def _scatter_nd(ctx: Context) -> Results:
+    places, depth = ctx.shape(1), (ctx.shape(1) or (0,))[-1]
+    updates = ctx.x(2)
+    if isinstance(depth, int):
+        updates = ctx.fit(updates, (*places[:-1], *ctx.shape()[depth:]))
     found: Value = ctx.b.scatter_nd(
-        ctx.x(0), ctx.x(1), ctx.x(2), reduction=ctx.string("reduction", "none")
+        ctx.x(0), ctx.x(1), updates, reduction=ctx.string("reduction", "none")
     )
     return found
 

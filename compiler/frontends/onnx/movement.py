@@ -112,8 +112,8 @@ def _squeeze(ctx: Context) -> Results:
     for axis in axes:
         ctx.equate(shape[axis], 1)
         if isinstance(shape[axis], Dim):
-            raise ctx.unsupported(f"dim {shape[axis]} is not known to be 1; fix it with dims")
-        if shape[axis] != 1:
+            ctx.assume(shape[axis] - 1, f"axis {axis} has 1 element, not {shape[axis]}")
+        elif shape[axis] != 1:
             raise ctx.malformed(f"axis {axis} has {shape[axis]} elements, not 1")
     return ctx.reshape(x, [dim for axis, dim in enumerate(shape) if axis not in axes])
 
@@ -188,15 +188,18 @@ def _split(ctx: Context) -> Results:
         if parts != count or count == 0:
             raise ctx.malformed(f"num_outputs is {parts} for {count} results")
         step = ceildiv(shape[axis], count)
-        # Dims that do not divide make the last part smaller; a symbolic one is taken to divide.
-        sizes = (step,) * (count - 1) + (shape[axis] - step * (count - 1),)
+        last = shape[axis] - step * (count - 1)
+        if ctx.opset < 18:
+            ctx.assume(step - last, f"{shape[axis]} divides into {count} equal parts")
+        else:
+            ctx.assume(minimum(last, 0), f"{shape[axis]} fills {count} parts of {step}")
+        sizes = (step,) * (count - 1) + (last,)
     if len(sizes) != count:
         raise ctx.malformed(f"{len(sizes)} sizes for {count} results")
     total: DimLike = 0
     for size in sizes:
         total = total + size
-    if total != shape[axis] and isinstance(total, int) and isinstance(shape[axis], int):
-        raise ctx.malformed(f"parts {shape_text(sizes)} do not add up to {shape[axis]}")
+    ctx.assume(shape[axis] - total, f"parts {shape_text(sizes)} add up to {shape[axis]}")
     found: list[Value] = []
     start: DimLike = 0
     for size in sizes:
@@ -367,9 +370,11 @@ def _gather_elements(ctx: Context) -> Results:
 
 def _gather_nd(ctx: Context) -> Results:
     batch = ctx.integer("batch_dims", 0)
-    for a, b in zip(ctx.shape(0)[: max(batch, 0)], ctx.shape(1), strict=False):
-        ctx.equate(a, b)
-    found: Value = ctx.b.gather_nd(ctx.x(0), ctx.x(1), batch_dims=batch)
+    x = ctx.x(1)
+    shape = tensor_type(x).shape
+    if 0 <= batch <= min(len(shape), ctx.type().rank):
+        x = ctx.fit(x, (*ctx.shape()[:batch], *shape[batch:]))
+    found: Value = ctx.b.gather_nd(ctx.x(0), x, batch_dims=batch)
     return found
 
 

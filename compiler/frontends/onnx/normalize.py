@@ -42,11 +42,14 @@ def _hardmax(ctx: Context) -> Results:
     return ctx.reshape(ctx.cast(hit, type.dtype), type.shape)
 
 
-def _equate_channels(ctx: Context) -> None:
-    """All operands behind the first hold one number for each channel."""
-    for position in range(1, ctx.count):
-        if ctx.type().rank > 1 and ctx.type(position).rank == 1:
-            ctx.equate(ctx.shape()[1], ctx.shape(position)[0])
+def _with_channels(ctx: Context) -> Value:
+    """The first operand, with a channel for each of the numbers that the others hold."""
+    if ctx.type().rank < 2:
+        return ctx.x()
+    counts = [ctx.shape(i)[0] for i in range(1, ctx.count) if ctx.type(i).rank == 1]
+    for count in counts:
+        ctx.equate(ctx.shape()[1], count)
+    return ctx.fit_axis(ctx.x(), 1, counts[0]) if counts else ctx.x()
 
 
 def _batch_norm(ctx: Context) -> Results:
@@ -60,10 +63,11 @@ def _batch_norm(ctx: Context) -> Results:
         raise ctx.unsupported(f"training in opset {ctx.opset}")
     operands, dtype = [ctx.x(i) for i in range(5)], ctx.type().dtype
     wide = max((tensor_type(x).dtype for x in operands), key=lambda dtype: dtype.bits)
+    if spatial:
+        operands[0] = _with_channels(ctx)
     operands = [ctx.cast(x, wide) for x in operands]
     eps = ctx.real("epsilon", 1e-5)
     if spatial:
-        _equate_channels(ctx)
         return ctx.cast(ctx.b.batch_norm(*operands, eps=eps), dtype)
     # One number for each place of an item, instead of each channel.
     x, scale, bias, mean, variance = operands
@@ -74,8 +78,8 @@ def _batch_norm(ctx: Context) -> Results:
 
 def _trained_norm(ctx: Context, momentum: float) -> Results:
     """Normalise by the batch's own statistics; the running ones move towards them."""
-    _equate_channels(ctx)
-    x, dtype, rank = ctx.x(0), ctx.type().dtype, ctx.type().rank
+    x = _with_channels(ctx)
+    dtype, rank = ctx.type().dtype, ctx.type().rank
     axes = tuple(axis for axis in range(rank) if axis != 1)
     mean = ctx.b.reduce_mean(x, axes=axes, keepdims=True)
     centred = ctx.b.sub(x, mean)
@@ -94,8 +98,8 @@ def _trained_norm(ctx: Context, momentum: float) -> Results:
 
 
 def _instance_norm(ctx: Context) -> Results:
-    _equate_channels(ctx)
-    found: Value = ctx.b.instance_norm(ctx.x(0), ctx.x(1), ctx.x(2), eps=ctx.real("epsilon", 1e-5))
+    x, eps = _with_channels(ctx), ctx.real("epsilon", 1e-5)
+    found: Value = ctx.b.instance_norm(x, ctx.x(1), ctx.x(2), eps=eps)
     return found
 
 
@@ -120,29 +124,32 @@ def _per_channel(ctx: Context, x: Value, groups: int, channels: int) -> Value:
     return ctx.reshape(spread, (channels,))
 
 
-def _equate_last(ctx: Context) -> None:
-    """Scale and bias do not widen x."""
+def _not_widened(ctx: Context) -> Value:
+    """The first operand, as wide as scale and bias wherever they are wider than 1."""
+    wanted = list(ctx.shape())
     for position in range(1, ctx.count):
         shape = ctx.shape(position) if ctx.has(position) else ()
-        for dim, own in zip(reversed(ctx.shape()), reversed(shape), strict=False):
-            if own != 1:
-                ctx.equate(dim, own)
+        for axis, dim in zip(range(-1, -1 - len(wanted), -1), reversed(shape), strict=False):
+            if dim != 1:
+                ctx.equate(ctx.shape()[axis], dim)
+                wanted[axis] = dim
+    return ctx.fit(ctx.x(), wanted)
 
 
 def _layer_norm(ctx: Context) -> Results:
     if ctx.uses(1) or ctx.uses(2):
         return ctx.expand()
-    _equate_last(ctx)
-    operands = [x for x in (ctx.x(0), ctx.x(1), ctx.optional(2)) if x is not None]
+    operands = [x for x in (_not_widened(ctx), ctx.x(1), ctx.optional(2)) if x is not None]
     axis = ctx.axis(ctx.integer("axis", -1), ctx.type().rank)
     found: Value = ctx.b.layer_norm(*operands, axis=axis, eps=ctx.real("epsilon", 1e-5))
     return found
 
 
 def _rms_norm(ctx: Context) -> Results:
-    _equate_last(ctx)
     axis = ctx.axis(ctx.integer("axis", -1), ctx.type().rank)
-    found: Value = ctx.b.rms_norm(ctx.x(0), ctx.x(1), axis=axis, eps=ctx.real("epsilon", 1e-5))
+    found: Value = ctx.b.rms_norm(
+        _not_widened(ctx), ctx.x(1), axis=axis, eps=ctx.real("epsilon", 1e-5)
+    )
     return found
 
 
@@ -279,8 +286,8 @@ def _quantize(ctx: Context) -> Results:
     dtype: DType = U8 if not code else dtype_from(code)
     if len(operands) == 3:
         dtype = tensor_type(operands[2]).dtype
+    axis = _quantised_axis(ctx, operands)
     x, scale = operands[:2]
-    axis = _quantised_axis(ctx)
     divided = dtype_from(precision) if precision else tensor_type(scale).dtype
     divided = divided if divided.is_float else F32
     wide = compute_dtype(divided)
@@ -303,7 +310,7 @@ def _quantize(ctx: Context) -> Results:
 def _dequantize(ctx: Context) -> Results:
     operands = _quantised_operands(ctx)
     code = ctx.integer("output_dtype", 0)
-    axis, scale = _quantised_axis(ctx), operands[1]
+    axis, scale = _quantised_axis(ctx, operands), operands[1]
     numbers = [unpacked(ctx.b, v) if tensor_type(v).dtype.kind == "s" else v for v in operands]
     x = numbers[0]
     result = dtype_from(code) if code else tensor_type(scale).dtype
@@ -318,8 +325,11 @@ def _dequantize(ctx: Context) -> Results:
     return ctx.cast(y, result)
 
 
-def _quantised_axis(ctx: Context) -> int:
-    """The axis, which counts only where there are scales for each of its indices."""
+def _quantised_axis(ctx: Context, operands: list[Value]) -> int:
+    """The axis, which counts only where there are scales for each of its indices.
+
+    The first of the operands is made to have as many.
+    """
     axis, rank = ctx.integer("axis", 1), ctx.type().rank
     scale: TensorType = ctx.type(1)
     if scale.rank == 0 or scale.shape == (1,):
@@ -327,7 +337,7 @@ def _quantised_axis(ctx: Context) -> int:
     axis = ctx.axis(axis, rank)
     for position in (1, 2):
         if ctx.has(position) and ctx.type(position).rank == 1:
-            ctx.equate(ctx.shape()[axis], ctx.shape(position)[0])
+            operands[0] = ctx.fit_axis(operands[0], axis, ctx.shape(position)[0])
     return axis
 
 

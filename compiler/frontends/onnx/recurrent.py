@@ -292,7 +292,7 @@ def _checked(ctx: Context, cell: _Cell, directions: int) -> Value:
     x, w, r = ctx.type(0), ctx.type(1), ctx.type(2)
     if (x.rank, w.rank, r.rank) != (3, 3, 3):
         raise ctx.malformed(f"ranks {x.rank}, {w.rank} and {r.rank} instead of 3")
-    ctx.equate(x.shape[2], w.shape[2])
+    fitting = ctx.fit_axis(ctx.x(0), 2, w.shape[2])
     hidden, stated = r.shape[2], ctx.integer("hidden_size", 0)
     if stated:
         ctx.equate(hidden, stated)
@@ -303,9 +303,9 @@ def _checked(ctx: Context, cell: _Cell, directions: int) -> Value:
         ctx.equate(type.shape[1], cell.gates * hidden)
         if type.shape[:2] != (directions, cell.gates * hidden):
             raise ctx.malformed(f"weights {type} for {directions} directions of {cell.gates} gates")
-    if x.shape[2] != w.shape[2]:
+    if tensor_type(fitting).shape[2] != w.shape[2]:
         raise ctx.malformed(f"the weights {w} do not fit the input {x}")
-    return ctx.x(0)
+    return fitting
 
 
 def _of_direction(ctx: Context, position: int, at: int) -> Value | None:
@@ -350,7 +350,8 @@ def _states(ctx: Context, cell: _Cell, x: Value, at: int, batch_first: bool) -> 
         shape: list[DimLike] = list(tensor_type(given).shape)
         if len(shape) != 3:
             raise ctx.malformed(f"a first state of rank {len(shape)}")
-        ctx.equate(shape[1 - axis], batch)
+        given = ctx.fit_axis(given, 1 - axis, batch)
+        shape = list(tensor_type(given).shape)
         starts = tuple(at if i == axis else 0 for i in range(3))
         sizes = tuple(1 if i == axis else n for i, n in enumerate(shape))
         if shape[axis] != 1:
@@ -365,7 +366,7 @@ def _mask(ctx: Context, x: Value) -> Value | None:
     if lengths is None:
         return None
     steps, batch = tensor_type(x).shape[:2]
-    ctx.equate(tensor_type(lengths).shape[0], batch)
+    lengths = ctx.fit(lengths, (batch,))
     ramp = ctx.b.iota(shape=(steps, 1, 1), axis=0, dtype=I64)
     ends = ctx.reshape(ctx.cast(lengths, I64), (1, batch, 1))
     found: Value = ctx.b.lt(ramp, ends)

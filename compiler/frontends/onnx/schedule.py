@@ -17,6 +17,13 @@ def title(node: Any) -> str:
     return f"node {name!r} ({node.op_type})"
 
 
+def require_text(*names: object) -> None:
+    """Refuse names that are not UTF-8, which protobuf hands out as bytes."""
+    for name in names:
+        if not isinstance(name, str):
+            raise ModelError(f"the name {name!r} is not UTF-8")
+
+
 def reads(node: Any) -> set[str]:
     """Return the names that a node reads, with those that its subgraphs read from around them."""
     found = {name for name in node.input if name}
@@ -46,6 +53,7 @@ def schedule(nodes: Sequence[Any], outputs: Iterable[str]) -> list[Any]:
     """
     makers: dict[str, int] = {}
     for index, node in enumerate(nodes):
+        require_text(node.name, node.op_type, *node.input, *node.output)
         for name in node.output:
             if name and name in makers:
                 raise ModelError(f"{title(node)} defines {name!r} again")

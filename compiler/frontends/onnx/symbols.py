@@ -36,7 +36,7 @@ class Symbols:
         self._originals: dict[str, str] = {}
         self._equal: dict[str, DimLike] = {}
         self.known: dict[str, SymbolInfo] = {}
-        self._late: set[str] = set()
+        self._late: list[str] = []
         for name, value in self._given.items():
             _check(name, value)
 
@@ -66,8 +66,16 @@ class Symbols:
         while name in self._late or name in self._originals.values():
             count += 1
             name = f"{plain}_{count}"
-        self._late.add(name)
+        self._late.append(name)
         return name
+
+    def count_late(self) -> int:
+        """Return how many symbols have been made that a run binds."""
+        return len(self._late)
+
+    def late_from(self, count: int) -> set[str]:
+        """Return the symbols that a run binds, without the first `count`."""
+        return set(self._late[count:])
 
     def equate(self, name: str, dim: DimLike) -> None:
         """Have `dim` stand for the symbol `name` from now on."""
@@ -77,7 +85,7 @@ class Symbols:
         self._equal = {key: substitute(old, {name: dim}) for key, old in self._equal.items()}
         self._equal[name] = dim
         self.known = {}
-        self._late = set()
+        self._late = []
 
     def finish(self) -> dict[str, SymbolInfo]:
         """Return the symbols found. Raises UsageError for given names that none has."""

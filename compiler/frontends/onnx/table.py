@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tfc.compiler.frontends.onnx import (
+    branches,
     create,
     einsum,
     elementwise,
@@ -25,6 +26,7 @@ from tfc.compiler.frontends.onnx import (
 from tfc.compiler.frontends.onnx.context import Rule
 
 FAMILIES = (
+    branches,
     elementwise,
     movement,
     reduce,

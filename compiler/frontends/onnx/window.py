@@ -131,8 +131,8 @@ def convolution(ctx: Context, x: Value, w: Value) -> Value:
     if fixed is None:
         x, fixed = pad_spatial(pads, None, ctx, x), no_pads(len(pads))
     groups = ctx.integer("group", 1)
-    if len(weights) > 1:
-        ctx.equate(shape[1], weights[1] * groups)
+    if len(weights) > 1 and len(shape) > 1:
+        x = ctx.fit_axis(x, 1, weights[1] * groups)
     y: Value = ctx.b.conv(
         x,
         w,
@@ -169,7 +169,7 @@ def _conv_transpose(ctx: Context) -> Results:
         if not isinstance(lo, int) or not isinstance(hi, int):
             raise ctx.unsupported("a fixed output_shape of a dynamic input")
         pads.append((lo, hi))
-    ctx.equate(ctx.shape()[1], ctx.shape(1)[0])
+    x = ctx.fit_axis(x, 1, ctx.shape(1)[0])
     y: Value = ctx.b.conv_transpose(
         x,
         w,

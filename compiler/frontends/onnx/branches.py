@@ -1,0 +1,174 @@
+"""If: its graphs become regions of `if`, or the one that sizes decide for is built in place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from tfc.compiler.frontends.onnx.conditions import falsity, negated
+from tfc.compiler.frontends.onnx.context import Context, Results, Rule
+from tfc.compiler.frontends.onnx.flow import assuming, flat, refuse_counted, region, scalar
+from tfc.compiler.frontends.onnx.nested import Item, alike, describe, with_leaves
+from tfc.ir.build import tensor_type
+from tfc.ir.core import Block, Value
+from tfc.ir.dims import DimLike, symbols_of
+from tfc.ir.errors import ModelError
+from tfc.ir.opdef import OPS
+from tfc.ir.ops.common import unify_dims
+from tfc.ir.symbols import bound_by
+
+
+@dataclass
+class _Side:
+    """One branch, or why there is none; what is assumed in it, as dims that are 0."""
+
+    block: Block = field(default_factory=Block)
+    values: list[Item] = field(default_factory=list)
+    assumed: dict[DimLike, str] = field(default_factory=dict)
+    error: ModelError | None = None
+
+
+def _if(ctx: Context) -> Results:
+    """A condition that is known selects its branch here."""
+    graphs = [ctx.graph("then_branch"), ctx.graph("else_branch")]
+    known = ctx.const(0)
+    if known is not None:
+        if known.size != 1:
+            raise ctx.malformed(f"the condition has {known.size} elements")
+        return _counted(ctx, ctx.importer.inline(graphs[0 if known.all() else 1]))
+    condition = scalar(ctx, ctx.x(0), "the condition")
+    then, other = (_built(ctx, graph) for graph in graphs)
+    zero = falsity(condition, ctx.b.constants)
+    if then.error is not None and other.error is not None:
+        raise then.error
+    for side in (then, other):
+        if side.error is not None:
+            taken = other if side is then else then
+            reason = f"the other branch is not possible: {side.error.message}"
+            if zero is None and not flat(taken.values):
+                taken.block.clear()
+                raise side.error
+            return _only(ctx, condition, zero, taken, taken is then, reason)
+    if _unified(ctx, then, other):
+        return _both(ctx, condition, then, other)
+    shapes = [", ".join(map(describe, side.values)) for side in (then, other)]
+    reason = f"the branches give {shapes[0]} and {shapes[1]}"
+    if zero is None:
+        try:
+            for side in (then, other):
+                refuse_counted(ctx, side.block, flat(side.values), "in a branch alone")
+        finally:
+            for side in (then, other):
+                side.block.clear()
+        raise ctx.unsupported(
+            f"{reason}; fix a dynamic dim with dims if that decides the condition"
+        )
+    first = ctx.importer.way() == 0
+    taken, left = (then, other) if first else (other, then)
+    left.block.clear()
+    return _only(ctx, condition, zero, taken, first, f"{reason}, and one alone can be compiled")
+
+
+def _built(ctx: Context, graph: Any) -> _Side:
+    side = _Side()
+    with assuming(ctx) as side.assumed:
+        try:
+            with _conditional(ctx), region(ctx, side.block):
+                side.values = _counted(ctx, ctx.importer.inline(graph))
+        except ModelError as error:
+            side.error = error
+    return side
+
+
+@contextmanager
+def _conditional(ctx: Context) -> Iterator[None]:
+    ctx.importer.conditional += 1
+    try:
+        yield
+    finally:
+        ctx.importer.conditional -= 1
+
+
+def _counted(ctx: Context, values: list[Item]) -> list[Item]:
+    if len(values) != len(ctx.node.output):
+        raise ctx.malformed(f"{len(values)} values for {len(ctx.node.output)} results")
+    return values
+
+
+def _unified(ctx: Context, then: _Side, other: _Side) -> bool:
+    """Bring the values of both branches to the same types, if they can have them.
+
+    Dims that may be equal are taken to be so by the branch that a run takes.
+    """
+    if not all(map(alike, then.values, other.values)):
+        return False
+    own = [{bound_by(op) for op in side.block} for side in (then, other)]
+    shapes = []
+    for x, y in zip(flat(then.values), flat(other.values), strict=True):
+        a, b = tensor_type(x), tensor_type(y)
+        if a.dtype != b.dtype:
+            raise ctx.malformed(f"a value is {a.dtype} on one way and {b.dtype} on the other")
+        if a.rank != b.rank:
+            return False
+        dims = [_common(m, n, own) for m, n in zip(a.shape, b.shape, strict=True)]
+        if None in dims:
+            return False
+        shapes.append([dim for dim in dims if dim is not None])
+    for side, names in zip((then, other), own, strict=True):
+        with assuming(ctx) as assumed, _conditional(ctx), ctx.b.at(side.block):
+            pairs = zip(flat(side.values), shapes, strict=True)
+            fitting = iter([ctx.fit(x, shape) for x, shape in pairs])
+            side.values = [with_leaves(item, fitting) for item in side.values]
+        for zero, message in assumed.items():
+            inside = symbols_of(zero) & names
+            found = ctx.importer.assumed_inside if inside else side.assumed
+            found.setdefault(zero, message)
+    return True
+
+
+def _common(m: DimLike, n: DimLike, own: list[set[str | None]]) -> DimLike | None:
+    """The dim that both are, if that may be: the one that is known outside of its branch.
+
+    own: the symbols that are bound in each branch.
+    """
+    if unify_dims(m, n) is None:
+        return None
+    outside = [dim for dim, names in zip((m, n), own, strict=True) if not symbols_of(dim) & names]
+    return unify_dims(outside[0], outside[-1]) if outside else None
+
+
+def _both(ctx: Context, condition: Value, then: _Side, other: _Side) -> Results:
+    for side in (then, other):
+        with ctx.b.at(side.block):
+            ctx.b.op("yield", *flat(side.values))
+    assumes = tuple(tuple(side.assumed.items()) for side in (then, other))
+    attrs = OPS["if"].attrs(assumes=assumes)
+    blocks = (then.block, other.block)
+    results = iter(ctx.b.emit(OPS["if"], (condition,), attrs, blocks).results)
+    return [with_leaves(item, results) for item in then.values]
+
+
+def _only(
+    ctx: Context, condition: Value, zero: DimLike | None, side: _Side, truth: bool, reason: str
+) -> Results:
+    """Take the branch that is possible here. A run that wants the other fails."""
+    if zero is not None:
+        wanted = f"the condition is {str(truth).lower()}"
+        ctx.assume(zero if truth else negated(zero), f"{wanted}; {reason}")
+    for dim, message in side.assumed.items():
+        ctx.importer.assumed.setdefault(dim, message)
+    before = ctx.b.block
+    for op in side.block:
+        before.move(op, None)
+    if zero is not None:
+        return side.values
+    if not truth:
+        condition = ctx.b.op("not", condition).result
+    message = f"{ctx.node.name or ctx.node.output[0]}: {reason}"
+    checked = iter([ctx.b.check(condition, x, message=message) for x in flat(side.values)])
+    return [with_leaves(item, checked) for item in side.values]
+
+
+RULES: dict[str, tuple[Rule, ...]] = {"If": (Rule(_if),)}
