@@ -208,6 +208,19 @@ def test_a_branch_that_is_known_only_later_takes_its_assumptions_along() -> None
                 assert run({"x": floats(2, 3, 6)})["r"].shape == (2, 3)
 
 
+def test_what_is_assumed_of_a_number_that_a_branch_counts_is_checked_there() -> None:
+    nodes = [node("NonZero", ["x"], ["z"]), node("Squeeze", ["z", "one"], ["s"])]
+    then = body(nodes, [], ["s"], {"one": ints(1)})
+    otherwise = body([node("Shape", ["x"], ["k"])], [], ["k"])
+    proto = dynamic([node("If", ["c"], ["r"], then_branch=then, else_branch=otherwise)], floats(4))
+    proto.graph.input.append(onnx.helper.make_tensor_value_info("c", BOOL, []))
+    proto.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.INT64
+    yes, no = np.array(True), np.array(False)
+    single = np.array([0, 0, 3, 0], np.float32)
+    agrees(proto, {"c": yes, "x": single}, {"c": no, "x": single}, {"c": no, "x": floats(4)})
+    refuses(proto, "Squeeze_s'.* axis 1 has 1 element", c=yes, x=floats(4))
+
+
 # -- conditions on dims -------------------------------------------------------------------------
 
 

@@ -13,11 +13,11 @@ from tfc.compiler.frontends.onnx.flow import assuming, flat, refuse_counted, reg
 from tfc.compiler.frontends.onnx.nested import Item, alike, describe, with_leaves
 from tfc.ir.build import tensor_type
 from tfc.ir.core import Block, Value
-from tfc.ir.dims import DimLike, symbols_of
+from tfc.ir.dims import DimLike
 from tfc.ir.errors import ModelError
 from tfc.ir.opdef import OPS
 from tfc.ir.ops.common import unify_dims
-from tfc.ir.symbols import bound_by
+from tfc.ir.symbols import bound_by, type_symbols
 
 
 @dataclass
@@ -104,7 +104,7 @@ def _unified(ctx: Context, then: _Side, other: _Side) -> bool:
     """
     if not all(map(alike, then.values, other.values)):
         return False
-    own = [{bound_by(op) for op in side.block} for side in (then, other)]
+    own = {bound_by(op) for side in (then, other) for op in side.block}
     shapes = []
     for x, y in zip(flat(then.values), flat(other.values), strict=True):
         a, b = tensor_type(x), tensor_type(y)
@@ -112,31 +112,17 @@ def _unified(ctx: Context, then: _Side, other: _Side) -> bool:
             raise ctx.malformed(f"a value is {a.dtype} on one way and {b.dtype} on the other")
         if a.rank != b.rank:
             return False
-        dims = [_common(m, n, own) for m, n in zip(a.shape, b.shape, strict=True)]
-        if None in dims:
+        dims = [unify_dims(m, n) for m, n in zip(a.shape, b.shape, strict=True)]
+        if None in dims or (type_symbols(a) | type_symbols(b)) & own:
             return False
         shapes.append([dim for dim in dims if dim is not None])
-    for side, names in zip((then, other), own, strict=True):
+    for side in (then, other):
         with assuming(ctx) as assumed, _conditional(ctx), ctx.b.at(side.block):
             pairs = zip(flat(side.values), shapes, strict=True)
             fitting = iter([ctx.fit(x, shape) for x, shape in pairs])
             side.values = [with_leaves(item, fitting) for item in side.values]
-        for zero, message in assumed.items():
-            inside = symbols_of(zero) & names
-            found = ctx.importer.assumed_inside if inside else side.assumed
-            found.setdefault(zero, message)
+        side.assumed |= assumed
     return True
-
-
-def _common(m: DimLike, n: DimLike, own: list[set[str | None]]) -> DimLike | None:
-    """The dim that both are, if that may be: the one that is known outside of its branch.
-
-    own: the symbols that are bound in each branch.
-    """
-    if unify_dims(m, n) is None:
-        return None
-    outside = [dim for dim, names in zip((m, n), own, strict=True) if not symbols_of(dim) & names]
-    return unify_dims(outside[0], outside[-1]) if outside else None
 
 
 def _both(ctx: Context, condition: Value, then: _Side, other: _Side) -> Results:
