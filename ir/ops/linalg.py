@@ -45,7 +45,7 @@ def _det_loops(k: KernelWriter) -> None:
     type = k.op.operands[0].type
     assert isinstance(type, TensorType)
     *batch, size, _ = type.shape
-    work = k.scratch(F64, k.workers(batch), size, size)
+    work = k.own(F64, batch, size, size)
     with k.rows(batch, size * size * size + 1) as (index, worker):
         with b.for_(0, size) as row, b.for_(0, size) as column:
             element = b.load(x, *index, row.index, column.index)
