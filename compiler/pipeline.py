@@ -25,6 +25,7 @@ from tfc.compiler.passes.integer_products import integer_products
 from tfc.compiler.passes.layout import layout
 from tfc.compiler.passes.lower_precision import lower_precision
 from tfc.compiler.passes.narrow_products import narrow_products
+from tfc.compiler.passes.narrow_weights import narrow_weights
 from tfc.compiler.passes.read_narrow import read_narrow
 from tfc.compiler.passes.simplify import SIMPLIFICATIONS, simplify
 from tfc.compiler.passman import Pass, PassContext, make_table, run_passes
@@ -35,6 +36,11 @@ PASSES = make_table(
         Pass("assume", assume, required=True, min_opt=0),
         Pass("fold-statistics", fold_statistics, rules=STATISTICS_REWRITES.names),
         Pass("integer-products", integer_products),
+        Pass(
+            "narrow-weights",
+            narrow_weights,
+            after={"integer-products": "where both sides are bytes, sums are integers"},
+        ),
         Pass(
             "decompose",
             decompose,
@@ -64,6 +70,7 @@ PASSES = make_table(
             "fold",
             fold,
             after={
+                "narrow-weights": "widened weights are f32 for good",
                 "fold-dims": "dims that are numbers fold with constants",
                 "flow": "what comes out of a loop may be constant",
             },

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from tfc.compiler.lower.attention import ROW, VECTORS, Plan
 from tfc.compiler.lower.compose import Nest, Output
-from tfc.compiler.lower.contract import CHAINS, MAX_SETS, multiply_add
+from tfc.compiler.lower.contract import CHAINS, MAX_SETS
+from tfc.compiler.lower.contract_kernel import multiply_add
 from tfc.compiler.lower.cost import estimate
 from tfc.compiler.lower.emitter import Emitter, Lane
 from tfc.compiler.lower.nest import WORKER, NestSchedule, parallel_loops

@@ -10,6 +10,7 @@ from tfc.compiler.lower import attention, contract, narrow, staging, window, win
 from tfc.compiler.lower.attention_kernel import AttentionSchedule
 from tfc.compiler.lower.attention_kernel import Memory as AttentionMemory
 from tfc.compiler.lower.compose import Access, Composer, Nest, Output
+from tfc.compiler.lower.contract_kernel import ContractionSchedule, Dots
 from tfc.compiler.lower.cost import estimate
 from tfc.compiler.lower.data import Array, DataTable
 from tfc.compiler.lower.emitter import Emitter
@@ -280,7 +281,7 @@ class KernelBuilder:
         places: dict[Value, Place] = {}
         steps: list[Step] = []
         packed = True
-        dots: contract.Dots | None = None
+        dots: Dots | None = None
         if place.root.kind is RootKind.CONSTANT:
             c, dots, value, places[value] = self._packed_constant(c, tile, place)
         elif contract.is_contiguous(c):
@@ -293,7 +294,7 @@ class KernelBuilder:
         written = [output.value for output in c.nest.outputs]
 
         def schedule(e: Emitter) -> None:
-            contract.ContractionSchedule(e, c, tile, self.hints, packed, streamed, dots).emit()
+            ContractionSchedule(e, c, tile, self.hints, packed, streamed, dots).emit()
 
         reads = _reads(c.nest, skip=right if packed else None)
         for side in (c.left.load.value, c.right.load.value):
@@ -345,17 +346,17 @@ class KernelBuilder:
 
     def _packed_constant(
         self, c: contract.Contraction, tile: contract.Tile, place: Place
-    ) -> tuple[contract.Contraction, contract.Dots | None, Value, Place]:
+    ) -> tuple[contract.Contraction, Dots | None, Value, Place]:
         """The contraction of packed constants, in groups of steps where one `dot` takes them."""
         flat = self.data.array_of(place.root)[_int(place.offset) :]
         packed = contract.pack_constant(c, tile.block, flat)
         standing = Value(TensorType(c.right.load.dtype, (packed.size,)), Block(), 0, "packed")
         whole = contract.collapse_reduced(contract.with_packed_right(c, standing, tile.block))
         group = narrow.dot_group(whole, tile, self.target)
-        dots: contract.Dots | None = None
+        dots: Dots | None = None
         if group:
             steps = _int(whole.reduced[-1].extent)
-            dots = contract.Dots(group, steps, self.target.has_masks)
+            dots = Dots(group, steps, self.target.has_masks)
             packed = narrow.group_constant(packed, dots.steps, group, tile.block)
             whole = narrow.grouped(whole, group, tile.block)
         value, at = self._constant(packed, c.right.load.dtype)

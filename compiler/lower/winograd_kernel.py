@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tfc.compiler.lower.contract import PREFETCH_STEPS, multiply_add
+from tfc.compiler.lower.contract_kernel import PREFETCH_STEPS, multiply_add
 from tfc.compiler.lower.emitter import Emitter, Lane
 from tfc.compiler.lower.nest import WORKER, decoded, parallel_loops
 from tfc.compiler.lower.winograd import VECTORS, Plan, both_axes, chunks_of

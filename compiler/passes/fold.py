@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from tfc.compiler.evaluate import constant_array, evaluate, is_constant
+from tfc.compiler.passes.quantised import BYTES
 from tfc.compiler.passman import PassContext
 from tfc.compiler.rewrite import blocks_of
 from tfc.ir import arrays, graph
@@ -72,7 +73,7 @@ class _Folder:
         assert isinstance(defn, OpDef)
         if Trait.PURE not in defn.traits or defn.kind is Kind.CONTROL or op.regions:
             return False
-        if not all(tensor_type(result).is_static for result in op.results):
+        if not all(tensor_type(result).is_static for result in op.results) or _is_read_narrow(op):
             return False
         return not dims_in(op.attrs) and all(self._is_known(value) for value in op.operands)
 
@@ -80,7 +81,8 @@ class _Folder:
         """Whether the value is a constant by now, or one of a block around this one."""
         if value not in self.values and is_constant(value):
             self.values[value] = constant_array(value, self.constants)
-            self.sources[value] = tensor_type(value).dtype.bytes * self.values[value].size
+            # What narrow numbers are in f32 is no growth: it would be made in every run.
+            self.sources[value] = max(tensor_type(value).dtype.bytes, 4) * self.values[value].size
         return value in self.values
 
     def _evaluate(self, op: Op, source: int) -> None:
@@ -106,6 +108,19 @@ class _Folder:
             attrs = arrays.constant_attrs(self.values[result], self.constants, dtype)
             values.append(b.op("constant", **attrs).result)
         op.replace_with(values)
+
+
+def _is_read_narrow(op: Op) -> bool:
+    """Whether the op widens bytes for matrix products alone, whose kernels read bytes."""
+    if op.name != "cast" or tensor_type(op.operands[0]).dtype not in BYTES:
+        return False
+    users = op.result.users
+    whole = tensor_type(op.result).dtype.is_int
+    return (
+        bool(users)
+        and not whole
+        and all(user.name == "matmul" and user.operands[0] is not op.result for user in users)
+    )
 
 
 def _bytes(op: Op) -> int:

@@ -6,6 +6,7 @@ Knows ops by what they mean for numbers of a few levels; rewrites nothing.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,40 +112,99 @@ def activation(value: Value, constants: Constants) -> Activation | None:
     return Activation(whole, scale, int(zero), tuple(views))
 
 
-def weights(value: Value, channel: int, constants: Constants) -> Weights | None:
-    """Read constant weights whose scale varies along axis `channel` alone."""
-    views: list[Op] = []
-    while is_view(value.op):
-        assert value.op is not None
-        views.append(value.op)
-        (value,) = value.op.operands
+@dataclass(frozen=True)
+class Levels:
+    """Constants that are whole numbers times scales, which broadcast and have as many axes."""
+
+    whole: Array
+    scale: Array
+
+
+def levels(value: Value, constants: Constants) -> Levels | None:
+    """Read a constant of f32 that was made of integers, by whatever ops."""
     op = value.op
-    if op is None or op.name != "dequantize_linear" or tensor_type(value).dtype != F32:
+    if op is None or tensor_type(value).dtype != F32 or not tensor_type(value).is_static:
         return None
+    read = _LEVELS.get(op.name, _moved_levels if is_view(op) else None)
+    return read(op, constants) if read is not None else None
+
+
+def _dequantised(op: Op, constants: Constants) -> Levels | None:
     operands = [constants.array(operand) for operand in op.operands]
-    if tensor_type(op.operands[0]).dtype not in BYTES or any(a is None for a in operands):
-        return None
     given: list[Array] = [a for a in operands if a is not None]
+    if tensor_type(op.operands[0]).dtype not in BYTES or len(given) < len(operands):
+        return None
     whole = given[0].astype(np.int32)
     if len(given) > 2:
         whole = whole - _along(given[2], whole.ndim, op.attrs.axis).astype(np.int32)
-    scales = np.broadcast_to(_along(given[1], whole.ndim, op.attrs.axis), whole.shape)
-    for view in reversed(views):
-        assert isinstance(view.defn, OpDef)
-        if dims_in(view.attrs):
-            return None
-        whole, scales = (np.asarray(view.defn.ref(view.attrs, a)) for a in (whole, scales))
-    rows = np.moveaxis(scales, channel, 0).reshape(scales.shape[channel], -1)
-    if rows.shape[1] == 0 or not (rows == rows[:, :1]).all() or not np.isfinite(rows).all():
+    return Levels(whole, _along(given[1], whole.ndim, op.attrs.axis))
+
+
+def _widened(op: Op, constants: Constants) -> Levels | None:
+    (source,) = op.operands
+    if tensor_type(source).dtype not in BYTES:
         return None
-    return Weights(np.ascontiguousarray(whole), rows[:, 0].astype(np.float64))
+    whole = constants.array(source)
+    if whole is None:
+        return None
+    return Levels(whole.astype(np.int32), np.ones((1,) * whole.ndim, np.float32))
+
+
+def _shifted(op: Op, constants: Constants) -> Levels | None:
+    found = levels(op.operands[0], constants)
+    shift = constants.array(op.operands[1]) if found is not None else None
+    if found is None or shift is None or not bool((found.scale == 1).all()):
+        return None
+    if not bool((shift == np.rint(shift)).all()) or np.abs(shift).max(initial=0) > 2**16:
+        return None
+    whole = found.whole - shift.astype(np.int32)
+    return Levels(whole, found.scale) if whole.shape == found.whole.shape else None
+
+
+def _scaled(op: Op, constants: Constants) -> Levels | None:
+    found = levels(op.operands[0], constants)
+    factor = constants.array(op.operands[1]) if found is not None else None
+    if found is None or factor is None or factor.ndim > found.whole.ndim:
+        return None
+    scale = found.scale * factor
+    fits_axes = all(n in (1, m) for n, m in zip(scale.shape, found.whole.shape, strict=True))
+    return Levels(found.whole, scale) if fits_axes else None
+
+
+def _moved_levels(op: Op, constants: Constants) -> Levels | None:
+    found = levels(op.operands[0], constants)
+    if found is None or dims_in(op.attrs):
+        return None
+    assert isinstance(op.defn, OpDef)
+    scale = np.broadcast_to(found.scale, found.whole.shape)
+    moved = (np.asarray(op.defn.ref(op.attrs, array)) for array in (found.whole, scale))
+    return Levels(*moved)
+
+
+_LEVELS: dict[str, Callable[[Op, Constants], Levels | None]] = {
+    "dequantize_linear": _dequantised,
+    "cast": _widened,
+    "sub": _shifted,
+    "mul": _scaled,
+}
+
+
+def weights(value: Value, channel: int, constants: Constants) -> Weights | None:
+    """Read constant weights whose scale varies along axis `channel` alone."""
+    found = levels(value, constants)
+    if found is None or found.whole.size == 0:
+        return None
+    rows = np.moveaxis(np.broadcast_to(found.scale, found.whole.shape), channel, 0)
+    first = rows[(slice(None), *(slice(1),) * (rows.ndim - 1))]
+    if not bool((rows == first).all()) or not bool(np.isfinite(first).all()):
+        return None
+    return Weights(np.ascontiguousarray(found.whole), first.reshape(-1).astype(np.float64))
 
 
 def _along(array: Array, rank: int, axis: int) -> Array:
-    if array.ndim == 0:
-        return array
     shape: list[Any] = [1] * rank
-    shape[axis % rank] = -1
+    if array.ndim:
+        shape[axis % rank] = -1
     return array.reshape(shape)
 
 

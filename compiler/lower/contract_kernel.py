@@ -1,0 +1,278 @@
+"""The kernel of a contraction: its tile of accumulators, and the loops around it.
+
+What is computed, the tile and the packing are `contract`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tfc.compiler.lower.contract import (
+    CHAINS,
+    MAX_SETS,
+    Contraction,
+    Tile,
+    column_of,
+    overlaps,
+    panel_of,
+)
+from tfc.compiler.lower.cost import estimate
+from tfc.compiler.lower.emitter import Emitter, Lane
+from tfc.compiler.lower.nest import parallel_loops
+from tfc.ir.body import Iter
+from tfc.ir.core import Value
+from tfc.ir.dims import DimLike, ceildiv, floordiv, minimum, product, substitute
+from tfc.ir.loop.build import LoopBuilder
+from tfc.ir.types import VectorType
+
+PREFETCH_STEPS = 64
+
+
+def multiply_add(
+    b: LoopBuilder, column: Sequence[Value], row: Sequence[Value], totals: Sequence[Value]
+) -> list[Value]:
+    """Add the outer product of scalars and vectors to the accumulators, which are row-major."""
+    following: list[Value] = []
+    for i, scalar in enumerate(column):
+        for j, vector in enumerate(row):
+            assert isinstance(vector.type, VectorType)
+            wide, total = b.splat(scalar, vector.type.lanes), totals[i * len(row) + j]
+            if vector.type.dtype.is_float:
+                following.append(b.fma(wide, vector, total))
+            else:
+                following.append(b.add(b.mul(wide, vector), total))
+    return following
+
+
+@dataclass(frozen=True)
+class Dots:
+    """group: steps of a `dot`. steps: how many there are, of which the last may not fill one.
+
+    masked: the target reads a part of a group by one instruction.
+    """
+
+    group: int
+    steps: int
+    masked: bool
+
+
+class ContractionSchedule:
+    """Emits the register-blocked kernel of a contraction.
+
+    packed: the right side is in panels; otherwise it is read where it lies, contiguous in n.
+    dots: where the innermost iterator counts groups of steps, each of them one `dot`.
+    """
+
+    def __init__(
+        self,
+        emitter: Emitter,
+        c: Contraction,
+        tile: Tile,
+        hints: Mapping[str, int],
+        packed: bool,
+        streamed: bool,
+        dots: Dots | None = None,
+    ) -> None:
+        self.e = emitter
+        self.b = emitter.b
+        self.c = c
+        self.tile = tile
+        self.hints = hints
+        self.packed = packed
+        self.streamed = streamed
+        self.dots = dots
+        self.panel = panel_of(c.n, tile.block)
+        padding = [Iter(f"unit{i}", 1) for i in range(2)]
+        tiled = [*padding, *c.rows][-2:]
+        self.tiled = tuple(tiled)
+        self.tiles = (
+            Iter(f"{tiled[0].name}t", ceildiv(tiled[0].extent, tile.th)),
+            Iter(f"{tiled[1].name}t", ceildiv(tiled[1].extent, tile.tw)),
+        )
+
+    def emit(self) -> None:
+        loops = [*self.c.batch, self.panel, *self.c.rows[:-2], *self.tiles]
+        with parallel_loops(self.e, [it for it in loops if it.extent != 1], self._cycles(),
+                            self.hints), self.e.scope({}):  # fmt: skip
+            units = {it.name: self.e.index(0) for it in loops if it.extent == 1}
+            with self.e.scope(units):
+                self._tile()
+
+    def _cycles(self) -> float:
+        """Cycles of one tile at two multiply-adds a cycle."""
+        steps = estimate(product(it.extent for it in self.c.reduced), self.hints)
+        rows = self.tile.th * self.tile.tw
+        return steps * max(rows * self.tile.vectors / 2, self.tile.vectors) + 4 * rows
+
+    def _tile(self) -> None:
+        rows = self._rows()
+        lefts = [self._left(row) for row in rows]
+        like = VectorType(self.c.reduce.dtype, self.tile.lanes)
+        zero = self.b.const(0, like)
+        size = len(rows) * self.tile.vectors
+        sets = self._sets(size)
+        totals = self._sum(list(self.c.reduced), lefts, [zero] * (size * sets))
+        for extra in range(size, len(totals), size):
+            for i in range(size):
+                totals[i] = self.b.add(totals[i], totals[extra + i])
+        self._finish(rows, totals[:size])
+
+    def _sets(self, size: int) -> int:
+        """How many sets of accumulators take turns over the innermost reduced iterator."""
+        sets = max(1, min(MAX_SETS, CHAINS // size))
+        extent = self._full_steps()
+        return sets if not isinstance(extent, int) or extent >= 2 * sets else 1
+
+    def _full_steps(self) -> DimLike:
+        """Iterations of the innermost iterator that are not a group left unfilled."""
+        if self.dots is not None:
+            return self.dots.steps // self.dots.group
+        return self.c.reduced[-1].extent
+
+    def _starts(self, axis: int, size: int) -> list[Value]:
+        """The iterator values of a tile along one axis. The last tile overlaps its neighbour."""
+        it, tiles = self.tiled[axis], self.tiles[axis]
+        start = tiles.dim * size
+        if it.extent % size == 0:
+            return [self.e.index(start + i) for i in range(size)]
+        if isinstance(it.extent, int) and it.extent >= size:
+            first = self.e.index(minimum(start, it.extent - size))
+            return [first, *(self.b.add(first, self.e.index(i)) for i in range(1, size))]
+        return [self.e.index(minimum(start + i, it.extent - 1)) for i in range(size)]
+
+    def _rows(self) -> list[dict[str, Value]]:
+        """For each row of the tile, the values of the two tiled iterators."""
+        high, low = self.tiled
+        return [
+            {high.name: y, low.name: x}
+            for y in self._starts(0, self.tile.th)
+            for x in self._starts(1, self.tile.tw)
+        ]
+
+    def _left(self, row: Mapping[str, Value]) -> Value:
+        """A view of the left buffer that starts at the row's first element."""
+        origin = substitute(self.c.left.address, {it.name: 0 for it in self.c.reduced})
+        buf = self.e.buffers[self.c.left.load.value]
+        with self.e.scope(row):
+            return self.b.view(buf, self.e.index(origin), buf.type)  # type: ignore[arg-type]
+
+    def _sum(self, iters: list[Iter], lefts: list[Value], carried: list[Value]) -> list[Value]:
+        if len(iters) == 1:
+            return self._innermost(iters[0], lefts, carried)
+        with self.e.loop(iters[0], carried=carried) as (values, following):
+            following.extend(self._sum(iters[1:], lefts, list(values)))
+        return values
+
+    def _innermost(self, it: Iter, lefts: list[Value], carried: list[Value]) -> list[Value]:
+        """Steps of the innermost iterator, in turns where there are several sets."""
+        size = len(lefts) * self.tile.vectors
+        sets = len(carried) // size
+        steps = self._full_steps()
+        full = floordiv(steps, sets) * sets
+        with self.e.loop(it, 0, full, sets, carried) as (values, following):
+            base = self.e.index(it.dim)
+            for turn in range(sets):
+                at = self.b.add(base, self.e.index(turn)) if turn else base
+                with self.e.scope({it.name: at}):
+                    own = values[turn * size : (turn + 1) * size]
+                    following.extend(self._step(lefts, own))
+        if full != steps:
+            with self.e.loop(it, full, steps, 1, values[:size]) as (rest, following):
+                following.extend(self._step(lefts, rest))
+            values = [*rest, *values[size:]]
+        if self.dots is not None and self.dots.steps % self.dots.group:
+            with self.e.scope({it.name: self.e.index(steps)}):
+                rest = self._dot(lefts, values[:size], self.dots.steps % self.dots.group)
+            values = [*rest, *values[size:]]
+        return values
+
+    def _dot(self, lefts: list[Value], carried: list[Value], count: int) -> list[Value]:
+        """One `dot` of every accumulator with groups of which the first `count` steps are there."""
+        rights = [self._right(v) for v in range(self.tile.vectors)]
+        offset = self._left_offset()
+        following: list[Value] = []
+        for i, left in enumerate(lefts):
+            wide = self._left_group(left, offset, count)
+            for j, right in enumerate(rights):
+                following.append(self.b.dot(wide, right, carried[i * len(rights) + j]))
+        return following
+
+    def _left_group(self, left: Value, offset: Value, count: int) -> Value:
+        """A group of the left side, repeated over the lanes."""
+        assert self.dots is not None
+        group = self.dots.group
+        if count == group:
+            found = self.b.vload(left, [offset], group)
+        elif overlaps(self.c.reduce.dtype.is_int, self.dots.steps, group):
+            early = self.b.sub(offset, self.e.index(group - count))
+            found = self.b.vload(left, [early], group)
+        elif self.dots.masked:
+            mask = self.b.tail_mask(self.e.index(0), self.e.index(count), group)
+            found = self.b.vload(left, [offset], group, mask=mask)
+        else:
+            found = self.b.const(0, VectorType(self.c.left.load.dtype, group))
+            for k in range(count):
+                found = self.b.insert(
+                    self.b.load(left, self.b.add(offset, self.e.index(k))), found, k
+                )
+        return self.b.shuffle(found, found, tuple(range(group)) * self.tile.lanes)
+
+    def _left_offset(self) -> Value:
+        origin = substitute(self.c.left.address, {it.name: 0 for it in self.c.reduced})
+        return self.e.index(self.c.left.address - origin)
+
+    def _step(self, lefts: list[Value], carried: list[Value]) -> list[Value]:
+        """One multiply-add of every accumulator."""
+        if self.dots is not None:
+            return self._dot(lefts, carried, self.dots.group)
+        rights = [self._right(v) for v in range(self.tile.vectors)]
+        offset = self._left_offset()
+        column = [self.b.cast(self.b.load(left, offset), self.c.left.dtype) for left in lefts]
+        return multiply_add(self.b, column, rights, carried)
+
+    def _right(self, vector: int) -> Value:
+        buf = self.e.buffers[self.c.right.load.value]
+        first = vector * self.tile.lanes
+        if self.packed:
+            column = column_of(self.c.n, self.tile.block)
+            address = substitute(self.c.right.address, {column.name: first})
+            group = self.dots.group if self.dots is not None else 1
+            if self.streamed:
+                ahead = address + PREFETCH_STEPS * self.tile.block * group
+                self.b.prefetch(buf, self.e.index(ahead))
+            value = self.b.vload(buf, [self.e.index(address)], self.tile.lanes * group)
+            if self.dots is not None:
+                return value
+        else:
+            address = substitute(self.c.right.address, {self.c.n.name: self._column(vector)})
+            mask = self._mask(vector)
+            value = self.b.vload(buf, [self.e.index(address)], self.tile.lanes, mask=mask)
+        return self.b.cast(value, self.c.right.dtype)
+
+    def _column(self, vector: int) -> DimLike:
+        return self.panel.dim * self.tile.block + vector * self.tile.lanes
+
+    def _mask(self, vector: int) -> Value | None:
+        """The mask of a vector's columns that exist, None where all do in every panel."""
+        if self.c.n.extent % self.tile.block == 0:
+            return None
+        start = self.e.index(self._column(vector))
+        end = self.e.index(self.c.n.extent)
+        return self.e.cached_mask(self._column(vector), start, end, self.tile.lanes)
+
+    def _finish(self, rows: Sequence[Mapping[str, Value]], totals: list[Value]) -> None:
+        """Evaluate the epilogue on the accumulators and store."""
+        (output,) = self.c.nest.outputs
+        n = self.c.n.name
+        for v in range(self.tile.vectors):
+            # One lane is stored without a mask, as in `nest.masks_tail`.
+            alone = self.panel.extent == 1 and self.c.n.extent - v * self.tile.lanes == 1
+            lane = None if alone else Lane(n, self.tile.lanes, self._mask(v))
+            with self.e.scope({n: self.e.index(self._column(v))}), self.e.vectorised(lane):
+                for row, values in enumerate(rows):
+                    total = totals[row * self.tile.vectors + v]
+                    with self.e.scope(values):
+                        self.e.remember(self.c.reduce, self.b.extract(total, 0) if alone else total)
+                        element = self.e.eval_wide(output.expr)
+                        self.e.store(output.value, (output.address,), element)
