@@ -152,6 +152,8 @@ def _movement() -> list[Case]:
              expected=[np.pad(X[:, 1:-1], ((0, 1), (0, 0)))]),
         Case("Pad", [X], {"pads": [0, 1, 2, 0], "value": 3.0}, opset=10,
              expected=[np.pad(X, ((0, 2), (1, 0)), constant_values=3)]),
+        Case("CenterCropPad", [IMAGE, ints(2, 5, 4, 9)], constant=[1]),
+        Case("CenterCropPad", [IMAGE, ints(8, 3)], {"axes": [-1, 2]}, constant=[1]),
         Case("DepthToSpace", [blocks], {"blocksize": 2}),
         Case("DepthToSpace", [blocks], {"blocksize": 2, "mode": "CRD"}),
         Case("SpaceToDepth", [floats(2, 3, 4, 6)], {"blocksize": 2}),

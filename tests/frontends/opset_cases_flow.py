@@ -222,7 +222,18 @@ def _counted() -> list[Versioned]:
     sparse = np.array([[3, 0, 1], [0, 3, 1]], np.float32)
     kept = np.array([False, True, True])
     values, first, inverse, counts = np.unique(sparse, True, True, True)
+    # The second overlaps the first by more than a half, the third touches none.
+    boxes = np.array([[[0, 0, 1, 1], [0, 0.1, 1, 1.1], [0, 2, 1, 3]]], np.float32)
+    scores = np.array([[[0.7, 0.9, 0.8]]], np.float32)
+    most, overlap = np.int64(5), np.float32(0.5)
     return [
+        *cases(
+            "NonMaxSuppression",
+            (10, 11),
+            [boxes, scores, most, overlap],
+            ints([0, 0, 1], [0, 0, 2]),
+            constant=[2, 3],
+        ),
         *cases("NonZero", (9, 13), [sparse], np.stack(np.nonzero(sparse))),
         *cases("NonZero", (9, 13), [sparse > 0], np.stack(np.nonzero(sparse))),
         *cases("Compress", (9, 11), [sparse, kept], sparse[:, 1:], {"axis": 1}),

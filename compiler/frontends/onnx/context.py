@@ -21,7 +21,7 @@ from tfc.ir.errors import ModelError, UnsupportedError
 from tfc.ir.graph import MAX_ELEMENTS, dims_content, fold_dims
 from tfc.ir.opdef import OPS, Kind, OpDef
 from tfc.ir.symbols import dims_in
-from tfc.ir.types import DType, TensorType, shape_text
+from tfc.ir.types import F64, DType, TensorType, shape_text
 
 if TYPE_CHECKING:
     from tfc.compiler.frontends.onnx.importer import Importer
@@ -316,10 +316,17 @@ class Context:
 
     def real(self, name: str, default: float | None = None) -> float:
         value = self._attr(name, _FLOAT)
-        # A float32 of the file gets its shortest decimals back: 0.2, not 0.20000000298.
-        if value is not None:
+        # A float32 of the file gets its shortest decimals back: 0.2, not 0.20000000298. Where f64
+        # is computed with, they are other numbers.
+        if value is not None and not self._is_double():
             value = float(str(np.float32(value)))
         return float(self._required(name, value, default))
+
+    def _is_double(self) -> bool:
+        """Whether an operand is f64."""
+        names = [name for name in self.node.input if name]
+        values = [self.importer.item(name) for name in names]
+        return any(isinstance(x, Value) and tensor_type(x).dtype == F64 for x in values)
 
     def string(self, name: str, default: str | None = None) -> str:
         value = self._attr(name, _STRING)

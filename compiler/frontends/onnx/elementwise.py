@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tfc.compiler.frontends.onnx.context import Context, Results, Rule
+from tfc.compiler.frontends.onnx.storage import unpacked
 from tfc.compiler.frontends.onnx.tensors import dtype_from
 from tfc.ir.build import tensor_type
 from tfc.ir.core import Value
@@ -164,7 +165,17 @@ def _gelu(ctx: Context) -> Results:
 
 def _is_inf(ctx: Context) -> Results:
     positive, negative = ctx.flag("detect_positive", True), ctx.flag("detect_negative", True)
-    return _op(ctx, "isinf", ctx.x(), positive=positive, negative=negative)
+    return _op(ctx, "isinf", _numbers(ctx), positive=positive, negative=negative)
+
+
+def _is_nan(ctx: Context) -> Results:
+    return _op(ctx, "isnan", _numbers(ctx))
+
+
+def _numbers(ctx: Context) -> Value:
+    """The operand; eight-bit floats as f32."""
+    x = ctx.x()
+    return unpacked(ctx.b, x) if tensor_type(x).dtype.kind == "s" else x
 
 
 def _prelu(ctx: Context) -> Results:
@@ -179,15 +190,18 @@ def _prelu(ctx: Context) -> Results:
 
 
 def _shrink(ctx: Context) -> Results:
-    x = ctx.x()
-    if not ctx.type().dtype.is_float:
-        raise ctx.unsupported(f"Shrink of {ctx.type().dtype}")
+    """Integers are computed as f64, and become integers as by Cast."""
+    x, dtype = ctx.x(), ctx.type().dtype
     lambd, bias = ctx.real("lambd", 0.5), ctx.real("bias", 0.0)
-    zero = ctx.scalar(0, x)
-    above = _op(ctx, "gt", x, ctx.scalar(lambd, x))
-    below = _op(ctx, "lt", x, ctx.scalar(-lambd, x))
-    lower = _op(ctx, "select", below, _op(ctx, "add", x, ctx.scalar(bias, x)), zero)
-    return _op(ctx, "select", above, _op(ctx, "sub", x, ctx.scalar(bias, x)), lower)
+    wide = x if dtype.is_float else ctx.cast(x, F64)
+    above = _op(ctx, "gt", wide, ctx.scalar(lambd, wide))
+    below = _op(ctx, "lt", wide, ctx.scalar(-lambd, wide))
+    raised, lowered = x, x
+    if bias:
+        raised = ctx.cast(_op(ctx, "add", wide, ctx.scalar(bias, wide)), dtype)
+        lowered = ctx.cast(_op(ctx, "sub", wide, ctx.scalar(bias, wide)), dtype)
+    inner = _op(ctx, "select", below, raised, ctx.scalar(0, x))
+    return _op(ctx, "select", above, lowered, inner)
 
 
 def _relu(ctx: Context) -> Results:
@@ -207,7 +221,7 @@ SAME = {
     "Cos": "cos", "Tan": "tan", "Asin": "asin", "Acos": "acos", "Atan": "atan", "Sinh": "sinh",
     "Cosh": "cosh", "Tanh": "tanh", "Asinh": "asinh", "Acosh": "acosh", "Atanh": "atanh",
     "Erf": "erf", "Floor": "floor", "Ceil": "ceil", "Round": "round", "Sign": "sign",
-    "Not": "not", "IsNaN": "isnan", "BitwiseNot": "bitwise_not", "Sigmoid": "sigmoid",
+    "Not": "not", "BitwiseNot": "bitwise_not", "Sigmoid": "sigmoid",
     "Softplus": "softplus", "Softsign": "softsign", "HardSwish": "hard_swish", "Mish": "mish",
 }  # fmt: skip
 
@@ -232,6 +246,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "HardSigmoid": (unary("hard_sigmoid", alpha=0.2, beta=0.5),),
     "Identity": (Rule(_identity),),
     "IsInf": (Rule(_is_inf),),
+    "IsNaN": (Rule(_is_nan),),
     "LeakyRelu": (unary("leaky_relu", alpha=0.01),),
     "Max": (variadic("max"),),
     "Mean": (Rule(_mean),),

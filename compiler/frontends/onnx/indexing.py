@@ -8,7 +8,7 @@ from tfc.compiler.frontends.onnx.context import Context, Results, Rule, Shape
 from tfc.ir.build import tensor_type
 from tfc.ir.core import Value
 from tfc.ir.dims import DimLike, maximum, product
-from tfc.ir.types import BOOL, I64
+from tfc.ir.types import BOOL, I64, U8
 
 # -- writing --------------------------------------------------------------------------------------
 
@@ -40,6 +40,9 @@ def _scatter_nd(ctx: Context) -> Results:
 def _tensor_scatter(ctx: Context) -> Results:
     """Each item of the batch gets its update at a position of its own along the axis."""
     cache, update = ctx.x(0), ctx.x(1)
+    dtype = ctx.type(0).dtype
+    if dtype.kind == "s":
+        cache, update = (ctx.b.bitcast(x, dtype=U8) for x in (cache, update))
     shape, new = ctx.shape(0), ctx.shape(1)
     axis = ctx.axis(ctx.integer("axis", -2), len(shape))
     mode = ctx.string("mode", "linear")
@@ -56,7 +59,7 @@ def _tensor_scatter(ctx: Context) -> Results:
     safe = ctx.b.select(inside, places, zero)
     spread = ctx.b.broadcast(safe, shape=shape)
     found: Value = ctx.b.select(inside, ctx.b.gather_elements(update, spread, axis=axis), cache)
-    return found
+    return ctx.b.bitcast(found, dtype=dtype) if dtype.kind == "s" else found
 
 
 def _single(rank: int, axis: int, dim: DimLike) -> Shape:

@@ -38,6 +38,8 @@ def _along(ctx: Context, v: Value, rank: int, axis: int) -> Value:
 
 
 def _product(ctx: Context, x: Value, y: Value) -> Value:
+    if F32 in (tensor_type(x).dtype, tensor_type(y).dtype):
+        x, y = ctx.cast(x, F32), ctx.cast(y, F32)
     left, right = tensor_type(x).shape, tensor_type(y).shape
     if left and right:
         ctx.equate(left[-1], right[-1 if len(right) == 1 else -2])

@@ -315,6 +315,28 @@ def _pad(ctx: Context) -> Results:
     return found
 
 
+def _center_crop_pad(ctx: Context) -> Results:
+    """Of what is odd, the crop leaves more behind, and the padding adds more behind."""
+    shape, targets = ctx.shape(), ctx.dims(1, "the shape")
+    given = ctx.integers("axes")
+    axes = range(len(shape)) if given is None else ctx.axes(given, len(shape))
+    if len(axes) != len(targets):
+        raise ctx.malformed(f"{len(targets)} sizes for {len(axes)} axes")
+    taken: dict[int, tuple[DimLike, DimLike, int]] = {}
+    lo: list[DimLike] = [0] * len(shape)
+    hi: list[DimLike] = [0] * len(shape)
+    for axis, target in zip(axes, targets, strict=True):
+        less, more = maximum(shape[axis] - target, 0), maximum(target - shape[axis], 0)
+        taken[axis] = (floordiv(less, 2), shape[axis] - less, 1)
+        lo[axis] = floordiv(more, 2)
+        hi[axis] = more - lo[axis]
+    x = part(ctx, ctx.x(), taken)
+    if all(p == 0 for p in (*lo, *hi)):
+        return x
+    found: Value = ctx.b.pad(x, lo=lo, hi=hi, mode="constant")
+    return found
+
+
 # -- blocks of pixels as channels -----------------------------------------------------------------
 
 
@@ -422,6 +444,7 @@ def _one_hot(ctx: Context) -> Results:
 
 
 RULES: dict[str, tuple[Rule, ...]] = {
+    "CenterCropPad": (Rule(_center_crop_pad),),
     "Concat": (Rule(_concat),),
     "DepthToSpace": (Rule(_depth_to_space),),
     "Expand": (Rule(_expand),),

@@ -10,7 +10,7 @@ from tfc.compiler.frontends.onnx.window import read_window
 from tfc.ir.build import tensor_type
 from tfc.ir.core import Value
 from tfc.ir.dims import DimLike, maximum, product
-from tfc.ir.types import F32, I64
+from tfc.ir.types import F32, F64, I64
 
 # One axis of the places to read: (index as a whole number in floats, its weight).
 Tap = tuple[Value, "Value | None"]
@@ -20,6 +20,11 @@ _CUBIC = -0.75
 def _dim(ctx: Context, dim: DimLike, like: Value) -> Value:
     """A dim as a number of the element type of `like`."""
     return ctx.cast(ctx.numbers((dim,), rank=0), tensor_type(like).dtype)
+
+
+def _coordinates(ctx: Context, x: Value) -> Value:
+    """Coordinates of narrow types as f32."""
+    return x if tensor_type(x).dtype == F64 else ctx.cast(x, F32)
 
 
 def _read(
@@ -114,7 +119,7 @@ def _grid_sample(ctx: Context) -> Results:
     ctx.equate(ctx.shape(1)[-1], len(spatial))
     if ctx.shape(1)[-1] != len(spatial):
         raise ctx.malformed(f"{ctx.shape(1)[-1]} coordinates for {len(spatial)} axes")
-    rows = ctx.reshape(ctx.cast(grid, F32), (n, product(places), len(spatial)))
+    rows = ctx.reshape(_coordinates(ctx, grid), (n, product(places), len(spatial)))
     dtype = ctx.type(0).dtype
     taps = []
     for axis, dim in enumerate(spatial):
@@ -224,7 +229,7 @@ def _normalised(ctx: Context, x: Value, dim: DimLike, align: bool) -> Value:
 
 
 def _roi_align(ctx: Context) -> Results:
-    x, rois = ctx.x(0), ctx.cast(ctx.x(1), F32)
+    x, rois = ctx.x(0), _coordinates(ctx, ctx.x(1))
     mode = ctx.string("mode", "avg")
     half = ctx.string("coordinate_transformation_mode", "half_pixel") == "half_pixel"
     half = half and ctx.opset >= 16
@@ -269,7 +274,9 @@ def _bins(ctx: Context, start: Value, end: Value, count: int, samples: int, half
     extent = ctx.b.sub(end, start)
     if not half:
         extent = ctx.b.max(extent, ctx.scalar(1, extent))
-    steps = ctx.b.constant([[(k + 0.5) / samples for k in range(count * samples)]], F32)
+    steps = ctx.b.constant(
+        [[(k + 0.5) / samples for k in range(count * samples)]], tensor_type(start).dtype
+    )
     size = ctx.b.div(extent, ctx.scalar(count, extent))
     found: Value = ctx.b.add(start, ctx.b.mul(steps, size))
     return found
