@@ -16,8 +16,8 @@ ALL = [*CASES, *MORE]
 ELSEWHERE = {"If", "Loop", "Scan", "RNN", "GRU", "LSTM"}
 # In test_onnx_counts.
 ELSEWHERE |= {"Compress", "NonMaxSuppression", "NonZero", "Unique"}
-# In test_onnx_sequences and test_onnx_randoms.
-ELSEWHERE |= sequences.RULES.keys() | randoms.RULES.keys() - {"Dropout"}
+# In test_onnx_sequences, test_onnx_randoms and test_onnx_domains.
+ELSEWHERE |= sequences.RULES.keys() | randoms.RULES.keys() - {"Dropout"} | {"TfIdfVectorizer"}
 
 
 @pytest.mark.parametrize("case", ALL, ids=[f"{i}-{case}" for i, case in enumerate(ALL)])

@@ -36,7 +36,7 @@ from tfc.compiler.frontends.onnx.nested import (
 from tfc.compiler.frontends.onnx.reader import DOMAINS, Source
 from tfc.compiler.frontends.onnx.schedule import reads, require_text, schedule, title
 from tfc.compiler.frontends.onnx.symbols import Given, Symbols
-from tfc.compiler.frontends.onnx.table import RULES
+from tfc.compiler.frontends.onnx.table import DOMAIN_RULES
 from tfc.compiler.frontends.onnx.tensors import dtype_from
 from tfc.compiler.passes.assume import ATTRIBUTE
 from tfc.ir import arrays
@@ -448,8 +448,11 @@ class Importer:
         return f"no rule for operator {node.op_type} of opset {self.opset}"
 
     def _rule(self, node: Any) -> Rule | None:
-        rules = RULES.get(node.op_type, ()) if node.domain in DOMAINS else ()
-        fitting = [rule for rule in rules if rule.since <= self.opset]
+        rules = DOMAIN_RULES.get(node.domain, {}).get(node.op_type, ())
+        opset = self.opset
+        if node.domain not in DOMAINS:
+            opset = self.source.versions.get(node.domain, 1)
+        fitting = [rule for rule in rules if rule.since <= opset]
         return max(fitting, key=lambda rule: rule.since, default=None)
 
     def _run_node(self, node: Any) -> None:

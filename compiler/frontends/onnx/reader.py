@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,16 @@ DOMAINS = ("", "ai.onnx")
 
 @dataclass(frozen=True)
 class Source:
-    """A parsed model: the graph, the opset of the standard domain, and how to read tensors."""
+    """A parsed model: the graph, the opset of the standard domain, and how to read tensors.
+
+    versions: the opsets of all domains by name.
+    """
 
     file: str
     graph: Any
     opset: int
     tensors: TensorReader
+    versions: Mapping[str, int]
 
 
 def read(source: Any, name: str | None = None) -> Source:
@@ -67,9 +72,10 @@ def _checked(model: Any, tensors: TensorReader, file: str) -> Source:
         raise ModelError("not an ONNX model: it has no graph", where=file)
     versions = {entry.domain: entry.version for entry in model.opset_import}
     standard = [versions[domain] for domain in DOMAINS if domain in versions]
-    if not standard:
+    newest = onnx.defs.onnx_opset_version()
+    if not standard and (not versions or any(n.domain in DOMAINS for n in model.graph.node)):
         raise ModelError("no opset of the standard operators is named", where=file)
-    opset, newest = max(standard), onnx.defs.onnx_opset_version()
+    opset = max(standard, default=newest)
     if not MIN_OPSET <= opset <= newest:
         raise UnsupportedError(
             f"opset {opset}: {MIN_OPSET} to {newest} are supported"
@@ -78,7 +84,7 @@ def _checked(model: Any, tensors: TensorReader, file: str) -> Source:
         )
     if model.functions:
         model = _inlined(model, file)
-    return Source(file, model.graph, opset, tensors)
+    return Source(file, model.graph, opset, tensors, versions)
 
 
 def _inlined(model: Any, file: str) -> Any:

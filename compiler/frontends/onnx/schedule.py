@@ -28,6 +28,8 @@ def reads(node: Any) -> set[str]:
     """Return the names that a node reads, with those that its subgraphs read from around them."""
     found = {name for name in node.input if name}
     for attribute in node.attribute:
+        if node.op_type == "Gradient" and attribute.name == "y":
+            found.add(attribute.s.decode(errors="replace"))
         if attribute.type == _GRAPH:
             found |= _free(attribute.g)
         elif attribute.type == _GRAPHS:

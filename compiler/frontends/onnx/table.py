@@ -1,4 +1,7 @@
-"""Every operator that the front end knows, by name. Families are listed here, not discovered."""
+"""Every operator that the front end knows, by domain and name.
+
+Families are listed here, not discovered.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,10 @@ from tfc.compiler.frontends.onnx import (
     flow,
     indexing,
     integer,
+    learning,
     linalg,
     movement,
+    ngrams,
     normalize,
     patches,
     randoms,
@@ -21,6 +26,7 @@ from tfc.compiler.frontends.onnx import (
     sampling,
     sequences,
     signal,
+    training,
     window,
 )
 from tfc.compiler.frontends.onnx.context import Rule
@@ -45,9 +51,17 @@ FAMILIES = (
     sequences,
     randoms,
     linalg,
+    ngrams,
 )
 
 RULES: dict[str, tuple[Rule, ...]] = {}
 for family in FAMILIES:
     assert not RULES.keys() & family.RULES.keys(), "two families have a rule for one operator"
     RULES.update(family.RULES)
+
+DOMAIN_RULES = {
+    "": RULES,
+    "ai.onnx": RULES,
+    "ai.onnx.ml": learning.RULES,
+    "ai.onnx.preview.training": training.RULES,
+}
