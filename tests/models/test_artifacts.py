@@ -14,7 +14,16 @@ import numpy as np
 import pytest
 
 import tfc
-from tests.models.catalogue import MID, SMALL, Arrays, Reference, assert_same, names, save_arrays
+from tests.models.catalogue import (
+    MID,
+    SMALL,
+    Arrays,
+    Reference,
+    assert_same,
+    marked,
+    names,
+    save_arrays,
+)
 from tests.models.conftest import Compiled
 from tests.support import ROOT
 from tfc.compiler.codegen.pool import POOL_LIBC_SYMBOLS
@@ -59,7 +68,7 @@ def run_elsewhere(library: Path, inputs: Arrays, scratch: Path, threads: int) ->
         return dict(arrays)
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", marked(names()))
 def test_a_process_without_the_compiler_computes_the_same(
     name: str,
     scratch: Path,
@@ -79,7 +88,7 @@ def undefined_names(path: Path) -> set[str]:
     return {line.split()[-1].partition("@")[0] for line in done.stdout.splitlines()}
 
 
-@pytest.mark.parametrize("name", names(SMALL, MID))
+@pytest.mark.parametrize("name", marked(names(SMALL, MID)))
 def test_artifacts_leave_to_libc_what_threads_need_and_nothing_else(
     name: str, compiled: Callable[[str], Compiled]
 ) -> None:

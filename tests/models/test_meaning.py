@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tfc
-from tests.models.catalogue import ENTRIES, Arrays
+from tests.models.catalogue import ENTRIES, Arrays, Reference
 from tests.models.conftest import Compiled
 
 pytestmark = pytest.mark.models
@@ -31,7 +31,8 @@ def semantic(models_dir: Path) -> Callable[[str], Arrays]:
 
 
 @pytest.mark.parametrize(
-    ("name", "accuracy"), [("digits_mlp", 0.96), ("digits_cnn", 0.98), ("fashion_cnn", 0.82)]
+    ("name", "accuracy"),
+    [("digits_mlp", 0.96), ("digits_cnn", 0.98), ("digits_lstm", 0.96), ("fashion_cnn", 0.82)],
 )
 def test_samples_are_recognised_as_the_trained_net_did(
     name: str,
@@ -45,6 +46,29 @@ def test_samples_are_recognised_as_the_trained_net_did(
     assert (found.argmax(1) == samples["pred"].argmax(1)).all()
     assert np.mean(found.argmax(1) == samples["y"]) >= accuracy
     np.testing.assert_allclose(found, samples["pred"], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "plain", "accuracy"),
+    [
+        ("digits_cnn_fp16", "digits_cnn", 0.98),
+        ("digits_cnn_qdq", "digits_cnn", 0.97),
+        ("fashion_cnn_qdq", "fashion_cnn", 0.82),
+    ],
+)
+def test_narrow_numbers_cost_no_accuracy(
+    name: str,
+    plain: str,
+    accuracy: float,
+    semantic: Callable[..., Arrays],
+    compiled: Callable[[str], Compiled],
+    references: Callable[[str], list[Reference]],
+) -> None:
+    samples = semantic(plain, "samples.npz")
+    executable = tfc.load(compiled(name).path)
+    (dtype,) = (array.dtype for array in references(name)[0].inputs.values())
+    found = np.concatenate([executable(x[None].astype(dtype)) for x in samples["x"]])
+    assert np.mean(found.argmax(1) == samples["y"]) >= accuracy
 
 
 def ctc_text(labels: Any, alphabet: list[str]) -> str:

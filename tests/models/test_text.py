@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import tfc
-from tests.models.catalogue import MID, SMALL, Reference, assert_same, names, with_slow
+from tests.models.catalogue import MID, SMALL, Reference, assert_same, marked, names, with_slow
 from tests.models.conftest import Compiled
 from tfc.compiler.source import constants_beside, open_module
 from tfc.ir.constants import ConstantStore
@@ -18,7 +18,7 @@ from tfc.ir.text.printer import print_module
 pytestmark = pytest.mark.models
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", marked(names()))
 def test_graph_text_comes_back_byte_for_byte(name: str, model_path: Callable[[str], Path]) -> None:
     module = open_module(model_path(name))
     for locations in (True, False):
