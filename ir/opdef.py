@@ -107,7 +107,8 @@ class OpDef:
     body: `body(b, op, result, index)`, the element of that result at `index`.
     decompose: `decompose(b, op)`, values of simpler ops that replace the results.
     loops: `loops(k)`, writes a kernel over whole operands and results; never fused with others.
-    grad: `grad(b, op, result_gradients)`, one gradient or None per operand; or NoGrad(reason).
+    grad: `grad(b, op, result_gradients)`, one gradient or None per operand, and of an op with
+    regions for each value that they capture (`ir.reverse`); or NoGrad(reason).
     assumes: what `infer` accepted of symbolic dims without proof; None where it accepts nothing.
     tol: relative tolerance by dtype name of compiled code against `ref`, where not exact.
     """

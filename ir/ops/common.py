@@ -17,7 +17,6 @@ from tfc.ir.body import Expr, ExprBuilder, Index
 from tfc.ir.build import GraphBuilder, tensor_type
 from tfc.ir.core import Op, Value
 from tfc.ir.dims import Dim, DimLike, maximum, minimum
-from tfc.ir.errors import UnsupportedError
 from tfc.ir.opdef import (
     Assumption,
     Grad,
@@ -195,19 +194,16 @@ def zeros_like(b: GraphBuilder, x: Value) -> Value:
 
 
 def unbroadcast(b: GraphBuilder, g: Value, target: Value) -> Value:
-    """Sum gradient `g` over the axes along which `target` was broadcast.
-
-    Raises UnsupportedError where symbols leave open whether an axis was.
-    """
+    """Sum gradient `g` over the axes along which `target` was broadcast."""
     have, want = tensor_type(g).shape, tensor_type(target).shape
     skip = len(have) - len(want)
     axes = list(range(skip))
     for axis, (h, w) in enumerate(zip(have[skip:], want, strict=True), skip):
-        if h == w:
-            continue
-        if w != 1:
-            raise UnsupportedError(f"gradient of a broadcast of dim {w} to {h}")
-        axes.append(axis)
+        if w == 1 != h:
+            axes.append(axis)
+        elif h != w:
+            g = _sum_if_one(b, g, axis, w)
+    have = tensor_type(g).shape
     if axes:
         g = b.reduce_sum(g, axes=tuple(axes), keepdims=False)
         if tensor_type(g).shape != want:
@@ -215,6 +211,17 @@ def unbroadcast(b: GraphBuilder, g: Value, target: Value) -> Value:
     elif have != want:
         g = b.reshape(g, shape=want)
     return g
+
+
+def _sum_if_one(b: GraphBuilder, g: Value, axis: int, dim: DimLike) -> Value:
+    """Bring an axis to the extent `dim`, which a run knows to be the axis' own or 1: then a sum."""
+    shape = list(tensor_type(g).shape)
+    shape[axis] = dim
+    starts, steps = (0,) * len(shape), (1,) * len(shape)
+    own = b.slice(g, starts=starts, sizes=tuple(shape), steps=steps)
+    total = b.broadcast(b.reduce_sum(g, axes=(axis,), keepdims=True), shape=tuple(shape))
+    is_one = b.eq(b.dims(values=(dim,), rank=0), b.constant(1, I64))
+    return b.select(is_one, total, own)  # type: ignore[no-any-return]
 
 
 # -- references ---------------------------------------------------------------------------------

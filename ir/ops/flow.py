@@ -5,18 +5,21 @@ What a region computes is its own ops' matter; lowering turns both into native b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from tfc.ir.build import tensor_type
-from tfc.ir.core import Block
+from tfc.ir import control
+from tfc.ir.build import GraphBuilder, tensor_type
+from tfc.ir.control import Next, Round, Scanned
+from tfc.ir.core import Block, Op, Value
 from tfc.ir.dims import DimLike
 from tfc.ir.errors import UsageError
-from tfc.ir.opdef import Kind, NoGrad, OpDef, register, require
+from tfc.ir.opdef import Kind, OpDef, register, require
 from tfc.ir.ops.common import Array
+from tfc.ir.reverse import captured, copied, gradients, zeros
 from tfc.ir.types import BOOL, I64, TensorType, shape_text
 
 INDEX_TYPE = TensorType(I64, ())
@@ -39,6 +42,24 @@ def _nothing(types: Sequence[TensorType], attrs: Any) -> Sequence[TensorType]:
 def yielded(region: Block) -> list[TensorType]:
     """The types that a region hands out."""
     return [tensor_type(value) for value in region.terminator.operands]
+
+
+def _is_float(value: Value) -> bool:
+    return tensor_type(value).dtype.is_float
+
+
+def _floats(values: Sequence[Value]) -> list[Value]:
+    return [value for value in values if _is_float(value)]
+
+
+def _placed(found: Sequence[Value], values: Sequence[Value]) -> list[Value | None]:
+    """Gradients of the floats among `values`, each in its place; None for the others."""
+    given = iter(found)
+    return [next(given) if _is_float(value) else None for value in values]
+
+
+def _or_zeros(b: GraphBuilder, found: Sequence[Value | None], of: Sequence[Value]) -> list[Value]:
+    return [zeros(b, x) if g is None else g for g, x in zip(found, of, strict=True)]
 
 
 # -- if -----------------------------------------------------------------------------------------
@@ -68,6 +89,23 @@ def _if_ref(attrs: Any, condition: Array, *, regions: Sequence[Region]) -> tuple
     return tuple(regions[0 if condition else 1]())
 
 
+def _if_grad(b: GraphBuilder, op: Op, gs: Sequence[Value]) -> Sequence[Value | None]:
+    """The branch taken is computed once more, and gives the gradients of what it captured."""
+    outer = captured(op)
+    wanted = _floats(outer)
+    if not wanted:
+        return [None] * (1 + len(outer))
+
+    def side(region: Block) -> Callable[[], Sequence[Value]]:
+        def build() -> Sequence[Value]:
+            return _or_zeros(b, gradients(b, copied(b, region, ()), gs, wanted), wanted)
+
+        return build
+
+    found = control.branch(b, op.operands[0], *map(side, op.regions))
+    return [None, *_placed(found, outer)]
+
+
 if_ = register(
     OpDef(
         name="if",
@@ -78,7 +116,7 @@ if_ = register(
         infer_regions=_infer_if,
         ref=_if_ref,
         regions=2,
-        grad=NoGrad("which branch was taken is not kept for a backward pass"),
+        grad=_if_grad,
         doc="What the first region yields where the bool scalar is true, else the second.",
     )
 )
@@ -113,7 +151,7 @@ check = register(
         attrs=CheckAttrs,
         infer=_infer_check,
         ref=_check_ref,
-        grad=NoGrad("taken before checks are added"),
+        grad=lambda b, op, gs: (None, gs[0]),
         doc="The second operand. A run in which the bool scalar is false fails with the message.",
     )
 )
@@ -265,6 +303,122 @@ def _check_trips(attrs: LoopAttrs, parts: LoopParts, rounds: int, again: bool) -
         raise UsageError(f"the loop ran {had} rounds, not {attrs.trips}")
 
 
+# A backward pass needs what every round began with. Where the extent of stacks is known a second
+# run stacks that, in memory; else each round's is computed again from the start, in time that
+# grows with the square of the rounds.
+
+
+class _Grads(NamedTuple):
+    """Gradients of the floats among what a round takes."""
+
+    carried: Sequence[Value]
+    slices: Sequence[Value]
+    outer: Sequence[Value]
+
+
+def _loop_grad(b: GraphBuilder, op: Op, gs: Sequence[Value]) -> Sequence[Value | None]:
+    attrs: LoopAttrs = op.attrs
+    parts = split_operands(attrs, op.operands)
+    outer = captured(op)
+    pass_back = _stacked_back if attrs.trips is not None else _repeated_back
+    found = pass_back(b, op, parts, gs, _floats(outer))
+    heads = [None] * (attrs.limited + attrs.conditional)
+    carried, scanned = _placed(found.carried, parts.carried), _placed(found.slices, parts.scanned)
+    return [*heads, *carried, *scanned, *_placed(found.outer, outer)]
+
+
+def _round_back(
+    b: GraphBuilder, op: Op, i: Value, carried: Sequence[Value], slices: Sequence[Value],
+    gs: Sequence[Value], outer: Sequence[Value],
+) -> _Grads:  # fmt: skip
+    """One round backwards. gs: gradients of the floats among what it carried on and stacked."""
+    last = b.block.last
+    found = split_yields(op.attrs, copied(b, op.regions[0], [i, *carried, *slices]))
+    inputs = (_floats(carried), _floats(slices), outer)
+    wanted = [value for values in inputs for value in values]
+    outputs = _floats([*found.carried, *found.stacked])
+    given = iter(_or_zeros(b, gradients(b, outputs, gs, wanted, last), wanted))
+    return _Grads(*([next(given) for _ in values] for values in inputs))
+
+
+def _begin_back(
+    b: GraphBuilder, parts: LoopParts, gs: Sequence[Value], outer: Sequence[Value]
+) -> tuple[int, list[Value]]:
+    """How many gradients are carried back, and what a pass back begins with."""
+    carried = [g for g, x in zip(gs, parts.carried, strict=False) if _is_float(x)]
+    return len(carried), [*carried, *(zeros(b, x) for x in outer)]
+
+
+def _stacked_back(
+    b: GraphBuilder, op: Op, parts: LoopParts, gs: Sequence[Value], outer: Sequence[Value]
+) -> _Grads:
+    attrs: LoopAttrs = op.attrs
+    trips = attrs.trips
+    assert trips is not None
+    scans = [Scanned(x, back) for x, back in zip(parts.scanned, attrs.scanned, strict=True)]
+
+    def again(r: Round) -> Next:
+        values = copied(b, op.regions[0], [r.number, *r.carried, *r.slices])
+        return Next(split_yields(attrs, values).carried, r.carried)
+
+    kept = control.loop(
+        b, again, parts.carried, scans, backward=[False] * len(parts.carried), trips=trips
+    ).stacked
+    stacks = [
+        Scanned(g, not back)
+        for g, back in zip(gs[len(parts.carried) :], attrs.stacked, strict=True)
+        if _is_float(g)
+    ]
+    count, begin = _begin_back(b, parts, gs, outer)
+
+    def back(r: Round) -> Next:
+        i = b.sub(b.dims(values=(trips - 1,), rank=0), r.number)
+        states, rest = r.slices[: len(kept)], r.slices[len(kept) :]
+        slices, stacked = rest[: len(scans)], rest[len(scans) :]
+        found = _round_back(b, op, i, states, slices, [*r.carried[:count], *stacked], outer)
+        sums = [b.add(sum, g) for sum, g in zip(r.carried[count:], found.outer, strict=True)]
+        return Next([*found.carried, *sums], found.slices)
+
+    done = control.loop(
+        b,
+        back,
+        begin,
+        [*(Scanned(x, True) for x in kept), *(Scanned(x, not back) for x, back in scans), *stacks],
+        backward=[not back for x, back in scans if _is_float(x)],
+        trips=trips,
+    )
+    return _Grads(done.carried[:count], done.stacked, done.carried[count:])
+
+
+def _repeated_back(
+    b: GraphBuilder, op: Op, parts: LoopParts, gs: Sequence[Value], outer: Sequence[Value]
+) -> _Grads:
+    attrs: LoopAttrs = op.attrs
+    one = b.constant(1, I64)
+
+    def counting(r: Round) -> Next:
+        found = split_yields(attrs, copied(b, op.regions[0], [r.number, *r.carried[:-1]]))
+        return Next([*found.carried, b.add(r.carried[-1], one)], (), found.again)
+
+    def again(r: Round) -> Next:
+        found = split_yields(attrs, copied(b, op.regions[0], [r.number, *r.carried]))
+        return Next(found.carried)
+
+    begin = [*parts.carried, b.constant(0, I64)]
+    rounds = control.loop(b, counting, begin, limit=parts.limit, start=parts.start).carried[-1]
+    count, begin = _begin_back(b, parts, gs, outer)
+
+    def back(r: Round) -> Next:
+        i = b.sub(b.sub(rounds, one), r.number)
+        states = control.loop(b, again, parts.carried, limit=i).carried
+        found = _round_back(b, op, i, states, (), r.carried[:count], outer)
+        sums = [b.add(sum, g) for sum, g in zip(r.carried[count:], found.outer, strict=True)]
+        return Next([*found.carried, *sums])
+
+    done = control.loop(b, back, begin, limit=rounds).carried
+    return _Grads(done[:count], (), done[count:])
+
+
 loop = register(
     OpDef(
         name="loop",
@@ -275,7 +429,7 @@ loop = register(
         infer_regions=_infer_loop,
         ref=_loop_ref,
         regions=1,
-        grad=NoGrad("the values of each round are not kept for a backward pass"),
+        grad=_loop_grad,
         doc="Runs its region again and again. Operands: limit, condition, carried values, operands "
         "taken apart. The region takes the round's number, the carried values, and the slices; it "
         "yields whether to go on, the next carried values, and the elements of what is stacked. "

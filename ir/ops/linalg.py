@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from tfc.ir.core import Value
+from tfc.ir.build import GraphBuilder, tensor_type
+from tfc.ir.core import Op, Value
 from tfc.ir.dims import DimLike
+from tfc.ir.errors import UnsupportedError
 from tfc.ir.loop.kernel import KernelWriter, lanes_along
-from tfc.ir.opdef import Assumption, Kind, NoGrad, OpDef, Reject, Sample, register, require
+from tfc.ir.opdef import Assumption, Kind, OpDef, Reject, Sample, register, require
 from tfc.ir.ops.common import (
     CLOSE,
     PURE,
@@ -20,6 +22,7 @@ from tfc.ir.ops.common import (
     in_f64,
     require_kind,
     unify_dims,
+    zeros_like,
 )
 from tfc.ir.types import F32, F64, I64, TensorType, shape_text
 
@@ -105,6 +108,25 @@ def _eliminate(
         k.each(after, b.index(size), lanes_along(-1, work), subtract)
 
 
+def _det_grad(b: GraphBuilder, op: Op, gs: Sequence[Value]) -> Sequence[Value | None]:
+    """g times the cofactors, which singular matrices have too: determinants without one row and
+    one column, with a sign."""
+    (x,) = op.operands
+    *batch, size, _ = tensor_type(x).shape
+    if not isinstance(size, int):
+        raise UnsupportedError(f"gradient of determinants of {size} by {size} matrices")
+    if size == 0:
+        return [zeros_like(b, x)]
+    others = [[j + (j >= i) for j in range(size - 1)] for i in range(size)]
+    kept = b.constant(np.array(others, np.int64).reshape(size, size - 1))
+    rank = len(batch)
+    minors = b.gather(b.gather(x, kept, axis=rank), kept, axis=rank + 2)
+    minors = b.transpose(minors, perm=(*range(rank + 1), rank + 2, rank + 1, rank + 3))
+    turns = (-1.0) ** np.add.outer(np.arange(size), np.arange(size))
+    cofactors = b.mul(b.det(minors), b.constant(turns, tensor_type(x).dtype))
+    return [b.mul(b.reshape(gs[0], shape=(*batch, 1, 1)), cofactors)]
+
+
 def _det_samples() -> Sequence[Sample]:
     permutation = np.eye(5, dtype=np.float32)[[3, 0, 4, 1, 2]]
     zero_column = floats((4, 4))
@@ -133,7 +155,7 @@ register(
         ref=lambda attrs, x: in_f64(np.linalg.det)(x),
         loops=_det_loops,
         assumes=_det_assumes,
-        grad=NoGrad("would need the inverse"),
+        grad=_det_grad,
         traits=PURE,
         samples=_det_samples,
         rejects=lambda: (

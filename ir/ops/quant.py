@@ -13,6 +13,7 @@ from tfc.ir.build import GraphBuilder, tensor_type
 from tfc.ir.core import Op, Value
 from tfc.ir.opdef import Kind, NoAttrs, NoGrad, OpDef, Reject, Sample, register, require
 from tfc.ir.ops.common import (
+    THROUGH,
     Array,
     compute_dtype,
     floats,
@@ -202,12 +203,12 @@ def _dequantize_samples() -> Sequence[Sample]:
     per_axis = np.array([0.5, 0.25, 1.0], np.float32)
     scale = np.array(0.1, np.float32)
     return (
-        Sample((x, scale), grad=False),
-        Sample((x, scale, np.array(128, np.uint8)), grad=False),
-        Sample((x, per_axis, np.array([1, 2, 3], np.uint8)), grad=False),
-        Sample((integers((4, 3), -128, 127, np.int8), per_axis), {"axis": -1}, grad=False),
-        Sample((integers((5,), -(2**20), 2**20, np.int32), scale), grad=False),
-        Sample((x[:0], scale), grad=False),
+        Sample((x, scale)),
+        Sample((x, scale, np.array(128, np.uint8))),
+        Sample((x, per_axis, np.array([1, 2, 3], np.uint8))),
+        Sample((integers((4, 3), -128, 127, np.int8), per_axis), {"axis": -1}),
+        Sample((integers((5,), -(2**20), 2**20, np.int32), scale)),
+        Sample((x[:0], scale)),
     )
 
 
@@ -220,7 +221,7 @@ dequantize_linear = register(
         infer=_dequantize_infer,
         ref=_dequantize_ref,
         decompose=_dequantize,
-        grad=NoGrad("reads integers"),
+        grad=THROUGH,
         samples=_dequantize_samples,
         rejects=lambda: (
             Reject((TensorType(I64, (2,)), TensorType(F32, ())), {}, "does not dequantise i64"),
@@ -273,7 +274,7 @@ dynamic_quantize_linear = register(
         infer=_dynamic_infer,
         ref=_dynamic_ref,
         decompose=_dynamic,
-        grad=_FLAT,
+        grad=NoGrad("rounds to integers; scale and zero say what these mean"),
         samples=lambda: (
             Sample((floats((3, 4), -3, 9),), grad=False),
             Sample((floats((5,), 1, 2),), grad=False),

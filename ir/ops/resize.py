@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil, floor, gcd
 
@@ -20,9 +20,9 @@ from tfc.ir.core import Op, Value
 from tfc.ir.dims import DimLike, UndecidableError, floordiv, maximum, minimum
 from tfc.ir.errors import UnsupportedError
 from tfc.ir.opdef import Kind, OpDef, Reject, Sample, register, require
-from tfc.ir.ops.common import Array, compute_dtype, floats, integers, require_kind
+from tfc.ir.ops.common import Array, compute_dtype, fields_of, floats, integers, require_kind
 from tfc.ir.ops.movement import Shape, dims_of, fixed, require_sizes
-from tfc.ir.types import F32, F64, I64, TensorType
+from tfc.ir.types import F32, F64, I64, DType, TensorType
 
 COORDINATES = (
     "half_pixel",
@@ -357,6 +357,27 @@ def _body(b: ExprBuilder, op: Op, result: int, index: tuple[Index, ...]) -> Expr
 # -- gradient -----------------------------------------------------------------------------------
 
 
+def _matrix(
+    b: GraphBuilder, attrs: ResizeAttrs, axis: int, old: DimLike, new: DimLike, dtype: DType
+) -> Value:
+    """The weights of the `old` elements of an axis in the `new` ones, as [new, old]."""
+    found: Value
+    if isinstance(old, int) and isinstance(new, int):
+        matrix = np.zeros((old, new))
+        places, weights = _axis_weights(attrs, old, new, attrs.scales[axis])
+        np.add.at(matrix, (places, np.arange(new)[:, None]), weights)
+        found = b.constant(matrix.T, dtype)
+        return found
+    if attrs.coordinate == "tf_half_pixel_for_nn":
+        raise UnsupportedError(f"gradient of a tf_half_pixel_for_nn resize from {old} to {new}")
+    row = b.iota(shape=(old, 1), axis=0, dtype=I64)
+    column = b.iota(shape=(1, old), axis=1, dtype=I64)
+    identity = b.cast(b.eq(row, column), dtype=dtype)
+    one = replace(attrs, sizes=(new, old), scales=(attrs.scales[axis], 1.0))
+    found = b.resize(identity, **fields_of(one))
+    return found
+
+
 def _grad(b: GraphBuilder, op: Op, gs: Sequence[Value]) -> Sequence[Value | None]:
     """The operation is linear along each axis: multiply by the transposed matrices."""
     (x,) = op.operands
@@ -366,15 +387,10 @@ def _grad(b: GraphBuilder, op: Op, gs: Sequence[Value]) -> Sequence[Value | None
     for axis, (old, new) in enumerate(zip(type.shape, attrs.sizes, strict=True)):
         if _keeps(attrs, type.shape, axis):
             continue
-        if not (isinstance(old, int) and isinstance(new, int)):
-            raise UnsupportedError(f"gradient of a resize from dim {old} to {new}")
-        matrix = np.zeros((old, new))
-        places, weights = _axis_weights(attrs, old, new, attrs.scales[axis])
-        np.add.at(matrix, (places, np.arange(new)[:, None]), weights)
         last = type.rank - 1
         perm = tuple(last if i == axis else axis if i == last else i for i in range(type.rank))
         # Rows of the other axes times the matrix, with the axis swapped to the end and back.
-        g = b.matmul(b.transpose(g, perm=perm), b.constant(matrix.T, type.dtype))
+        g = b.matmul(b.transpose(g, perm=perm), _matrix(b, attrs, axis, old, new, type.dtype))
         g = b.transpose(g, perm=perm)
     return [g]
 

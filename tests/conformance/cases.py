@@ -22,7 +22,7 @@ from tfc.ir.loop.interp import run_kernel
 from tfc.ir.loop.kernel import Memory, write_kernel
 from tfc.ir.loop.memory import fresh
 from tfc.ir.loop.verify import verify_loop
-from tfc.ir.opdef import OPS, Kind, NoGrad, OpDef, Sample, TypeRefusal
+from tfc.ir.opdef import OPS, Kind, OpDef, Sample, TypeRefusal
 from tfc.ir.types import BF16, F16, F32, F64, DType, TensorType
 
 COMPUTING = sorted(name for name, op in OPS.items() if op.kind is not Kind.CONTROL)
@@ -182,50 +182,6 @@ class GraphEvaluator:
         return tuple(
             rounded(x, tensor_type(value).dtype) for x, value in zip(found, op.results, strict=True)
         )
-
-
-def gradients(builder: GraphBuilder, op: Op, cotangents: Sequence[Value]) -> list[Value | None]:
-    """Gradients of the op's operands; through the decomposition where the op has none itself."""
-    defn = op.defn
-    assert isinstance(defn, OpDef)
-    if not isinstance(defn.grad, NoGrad):
-        return list(defn.grad(builder, op, cotangents))
-    assert defn.decompose is not None, f"{op.name}: {defn.grad.reason}"
-    outputs = defn.decompose(builder, op)
-    sums: dict[Value, Value] = {}
-    for output, g in zip(outputs, cotangents, strict=True):
-        _accumulate(builder, sums, output, g)
-    behind = _ops_behind(outputs, set(op.operands))
-    for inner in reversed(behind):
-        gs = [sums.get(result) for result in inner.results]
-        if any(g is None for g in gs):
-            continue
-        found = gradients(builder, inner, [g for g in gs if g is not None])
-        for operand, g in zip(inner.operands, found, strict=True):
-            if g is not None:
-                _accumulate(builder, sums, operand, g)
-    return [sums.get(operand) for operand in op.operands]
-
-
-def _accumulate(builder: GraphBuilder, sums: dict[Value, Value], value: Value, g: Value) -> None:
-    sums[value] = builder.add(sums[value], g) if value in sums else g
-
-
-def _ops_behind(outputs: Sequence[Value], known: set[Value]) -> list[Op]:
-    """The ops that outputs depend on, in order; constants and those behind `known` left out."""
-    found: dict[Op, None] = {}
-
-    def visit(value: Value) -> None:
-        op = value.op
-        if value in known or op is None or op in found or not op.operands:
-            return
-        for operand in op.operands:
-            visit(operand)
-        found[op] = None
-
-    for output in outputs:
-        visit(output)
-    return list(found)
 
 
 def strided(array: Array) -> Array:

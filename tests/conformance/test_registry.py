@@ -21,7 +21,6 @@ from tests.conformance.cases import (
     call,
     cases,
     differentiable,
-    gradients,
     make_attrs,
     reference,
     strided,
@@ -31,6 +30,7 @@ from tfc.ir.build import tensor_type
 from tfc.ir.dims import UndecidableError
 from tfc.ir.opdef import OPS, Kind, NoGrad, Trait, TypeRefusal
 from tfc.ir.ops.common import THROUGH
+from tfc.ir.reverse import vjp
 from tfc.ir.types import BOOL, I64, DType
 
 HELPERS = {"common"}
@@ -209,7 +209,7 @@ def _check_gradient(case: Case) -> int:
         weights.append(np.random.default_rng(k).uniform(0.5, 1.5, array.shape))
         cotangents.append(builder.block.add_arg(value.type))
         inputs[cotangents[-1]] = weights[-1]
-    found = gradients(builder, op, cotangents)
+    found = vjp(builder, op, cotangents)
     run = GraphEvaluator(builder.constants, inputs)
     tried = 0
     for k, (operand, g) in enumerate(zip(op.operands, found, strict=True)):
