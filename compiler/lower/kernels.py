@@ -131,7 +131,7 @@ class KernelBuilder:
         steps: list[Step] = []
         places: list[Place] = []
         for value in op.operands:
-            if value.op is not None and value.op.name == "dims":
+            if _wants_copy(value, self.storage):
                 copied = Root(RootKind.TEMP, value, _size(value))
                 steps.append(self.copy_to(value, copied, 0))
                 places.append(Place(copied, 0, row_major(shape_of(value))))
@@ -517,6 +517,17 @@ class KernelBuilder:
             if self.made is not None:
                 self.made(self.program, function)
         return known
+
+
+def _wants_copy(value: Value, storage: Storage) -> bool:
+    """Whether an op that writes its loops itself is given a dense copy of an operand.
+
+    Its loops run along rows, and a copy of columns is cheaper than to look through them.
+    """
+    if value.op is not None and value.op.name == "dims":
+        return True
+    shape, strides = shape_of(value), storage.place(value).strides
+    return bool(shape) and shape[-1] != 1 and strides[-1] != 1
 
 
 def _padding(op: Op, composer: Composer) -> Expr:

@@ -255,7 +255,8 @@ class Storage:
             return False
         if op.name == CHECK:
             return False
-        return len(op.results) == 1 and not _may_view(op)
+        own_loops = op.defn.loops is not None  # type: ignore[attr-defined]
+        return (len(op.results) == 1 or own_loops) and not _may_view(op)
 
     def _is_placed(self, value: Value) -> bool:
         return value in self.inside or value in self.direct or value in self.into

@@ -96,8 +96,18 @@ def _top_k(ctx: Context) -> Results:
             raise ctx.malformed(f"k holds {len(given)} numbers")
         (count,) = given
     ctx.flag("sorted", True)
-    found: Results = ctx.b.top_k(ctx.x(0), axis=axis, k=count, largest=ctx.flag("largest", True))
-    return found
+    largest = ctx.flag("largest", True)
+    if product(shape[axis + 1 :]) == 1:
+        found: Results = ctx.b.top_k(ctx.x(0), axis=axis, k=count, largest=largest)
+        return found
+    # Rows that are contiguous are looked through several times as fast.
+    perm = (*(i for i in range(len(shape)) if i != axis), axis)
+    back = tuple(perm.index(i) for i in range(len(shape)))
+    rows = ctx.b.transpose(ctx.x(0), perm=perm)
+    return [
+        ctx.b.transpose(result, perm=back)
+        for result in ctx.b.top_k(rows, axis=len(shape) - 1, k=count, largest=largest)
+    ]
 
 
 # -- results of as many elements as the data says -------------------------------------------------

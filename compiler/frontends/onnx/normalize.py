@@ -9,7 +9,7 @@ from tfc.ir.build import tensor_type
 from tfc.ir.core import Value
 from tfc.ir.dims import Dim, ceildiv, product
 from tfc.ir.ops.common import compute_dtype
-from tfc.ir.types import F32, F64, I32, U8, DType, TensorType, shape_text
+from tfc.ir.types import F32, I32, U8, DType, TensorType, shape_text
 
 
 def _softmax(name: str) -> tuple[Rule, ...]:
