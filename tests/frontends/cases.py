@@ -68,6 +68,7 @@ def _elementwise() -> list[Case]:
         *(Case(op, [X, X[:1], X[:, :1]]) for op in ("Max", "Min", "Mean", "Sum")),
         *(Case(op, [X]) for op in ("Max", "Sum", "Mean")),
         Case("BitwiseNot", [INTS]),
+        Case("Erf", [ints(-7, 0, 1, 7)], expected=[ints(-1, 0, 0, 1)]),
         Case("BitShift", [np.array([1, 5, 8], np.uint8)] * 2, {"direction": "LEFT"}),
         Case("BitShift", [np.array([9, 5, 80], np.uint8), np.array([1, 2, 3], np.uint8)],
              {"direction": "RIGHT"}),

@@ -128,6 +128,8 @@ def _images() -> list[Case]:
         ))),
         *(Case("AffineGrid", [floats(2, 3, 4), np.array([2, 1, 3, 2, 4])], {"align_corners": align},
                constant=[1]) for align in (0, 1)),
+        Case("MaxRoiPool", [image, MAX_ROIS], {"pooled_shape": [2, 3], "spatial_scale": 0.5},
+             opset=22, expected=[_max_of_rois(image)]),
         Case("DeformConv", deformed, opset=19),
         Case("DeformConv", masked, opset=22),
         Case("MaxUnpool", [pooled, places], kernel, expected=[unpooled.reshape(1, 2, 4, 4)]),
@@ -144,6 +146,30 @@ def _images() -> list[Case]:
         Case("GlobalLpPool", [image], {"p": 3},
              expected=[norm.sum((2, 3), keepdims=True) ** (1 / 3)]),
     ]  # fmt: skip
+
+
+# One of them lies outside, and has no pixels.
+MAX_ROIS = np.array(
+    [[0, 0, 0, 7, 7], [0, 1.8, 4.2, 5.4, 6.6], [1, 20, 20, 24, 24], [1, 2, 0, 9, 4]],
+    np.float32,
+)  # fmt: skip
+
+
+def _max_of_rois(image: Array) -> Array:
+    """Bins of 2 by 3 of the regions at half their size, pixel by pixel."""
+    c, h, w = image.shape[1:]
+    found = np.zeros((len(MAX_ROIS), c, 2, 3), np.float32)
+    for r, (left, top, right, bottom) in enumerate(np.floor(MAX_ROIS[:, 1:] * 0.5 + 0.5)):
+        one = image[int(MAX_ROIS[r, 0])]
+        for i, j in np.ndindex(2, 3):
+            tall, wide = max(bottom - top + 1, 1) / 2, max(right - left + 1, 1) / 3
+            high, low = np.ceil((i + 1) * tall), np.floor(i * tall)
+            rows = [y for y in range(h) if low <= y - top < high]
+            high, low = np.ceil((j + 1) * wide), np.floor(j * wide)
+            cells = [x for x in range(w) if low <= x - left < high]
+            if rows and cells:
+                found[r, :, i, j] = one[:, rows][:, :, cells].max((1, 2))
+    return found
 
 
 def _positions_by_columns(image: Array) -> list[Array]:

@@ -415,6 +415,8 @@ def _samples() -> list[Versioned]:
         ),
         *cases("GridSample", (16, 20), [IMAGE, grid], _grid_sampled(IMAGE, grid, False)),
         # Before opset 16 regions start at pixels' corners and have at least one pixel.
+        *cases("MaxRoiPool", 7, [IMAGE, np.array([[1, 0, 0, 99, 99]], np.float32)],
+               IMAGE[1:].max((2, 3), keepdims=True), {"pooled_shape": [1, 1]}),
         *cases("RoiAlign", 10, [IMAGE, rois, batch], wanted(False), bins),
         *cases("RoiAlign", 16, [IMAGE, rois, batch], wanted(True), bins),
         *cases("RoiAlign", 16, [IMAGE, rois, batch], wanted(False),

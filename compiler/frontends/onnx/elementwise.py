@@ -155,6 +155,14 @@ def _where(ctx: Context) -> Results:
     return _op(ctx, "select", ctx.x(0), ctx.x(1), ctx.x(2))
 
 
+def _erf(ctx: Context) -> Results:
+    """Of integers the result is cut off, as casts are."""
+    x, dtype = ctx.x(), ctx.type().dtype
+    return (
+        _op(ctx, "erf", x) if dtype.is_float else ctx.cast(_op(ctx, "erf", ctx.cast(x, F64)), dtype)
+    )
+
+
 def _identity(ctx: Context) -> Results:
     return ctx.item()
 
@@ -220,7 +228,7 @@ SAME = {
     "Abs": "abs", "Neg": "neg", "Sqrt": "sqrt", "Exp": "exp", "Log": "log", "Sin": "sin",
     "Cos": "cos", "Tan": "tan", "Asin": "asin", "Acos": "acos", "Atan": "atan", "Sinh": "sinh",
     "Cosh": "cosh", "Tanh": "tanh", "Asinh": "asinh", "Acosh": "acosh", "Atanh": "atanh",
-    "Erf": "erf", "Floor": "floor", "Ceil": "ceil", "Round": "round", "Sign": "sign",
+    "Floor": "floor", "Ceil": "ceil", "Round": "round", "Sign": "sign",
     "Not": "not", "BitwiseNot": "bitwise_not", "Sigmoid": "sigmoid",
     "Softplus": "softplus", "Softsign": "softsign", "HardSwish": "hard_swish", "Mish": "mish",
 }  # fmt: skip
@@ -241,6 +249,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "CastLike": (Rule(_cast_like),),
     "Celu": (unary("celu", alpha=1.0),),
     "Clip": (Rule(_clip_attrs), Rule(_clip, since=11)),
+    "Erf": (Rule(_erf),),
     "Elu": (unary("elu", alpha=1.0),),
     "Gelu": (Rule(_gelu),),
     "HardSigmoid": (unary("hard_sigmoid", alpha=0.2, beta=0.5),),

@@ -27,7 +27,17 @@ class Body:
 
 def has_body(node: Any, opset: int) -> bool:
     """Whether the schema of a node's operator tells how to compute it by other operators."""
-    schema = _schema(node, opset)
+    return _has_body(_schema(node, opset))
+
+
+def schema_has_body(name: str, opset: int) -> bool:
+    """Whether the schema of a standard operator tells how to compute it by other operators."""
+    import onnx
+
+    return _has_body(onnx.defs.get_schema(name, opset))
+
+
+def _has_body(schema: Any) -> bool:
     return schema is not None and (schema.has_function or schema.has_context_dependent_function)
 
 

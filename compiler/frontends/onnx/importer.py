@@ -36,7 +36,7 @@ from tfc.compiler.frontends.onnx.nested import (
 from tfc.compiler.frontends.onnx.reader import DOMAINS, Source
 from tfc.compiler.frontends.onnx.schedule import reads, require_text, schedule, title
 from tfc.compiler.frontends.onnx.symbols import Given, Symbols
-from tfc.compiler.frontends.onnx.table import DOMAIN_RULES
+from tfc.compiler.frontends.onnx.table import DOMAIN_RULES, UNSUPPORTED
 from tfc.compiler.frontends.onnx.tensors import dtype_from
 from tfc.compiler.passes.assume import ATTRIBUTE
 from tfc.ir import arrays
@@ -445,6 +445,8 @@ class Importer:
             return None
         if node.domain not in DOMAINS:
             return f"no rule for operator {node.op_type} of domain {node.domain!r}"
+        if node.op_type in UNSUPPORTED:
+            return f"no rule for operator {node.op_type}: {UNSUPPORTED[node.op_type]}"
         return f"no rule for operator {node.op_type} of opset {self.opset}"
 
     def _rule(self, node: Any) -> Rule | None:

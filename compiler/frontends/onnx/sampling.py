@@ -5,7 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from tfc.compiler.frontends.onnx.context import Context, Results, Rule
+from tfc.compiler.frontends.onnx.movement import part
 from tfc.compiler.frontends.onnx.window import read_window
 from tfc.ir.build import tensor_type
 from tfc.ir.core import Value
@@ -304,6 +307,57 @@ def _region_parts(ctx: Context, x: Value, at: Sequence[Value]) -> list[Value]:
     return parts
 
 
+def _max_roi_pool(ctx: Context) -> Results:
+    """Regions are of whole pixels, ends included; a bin takes in all pixels that it touches."""
+    x, rois = ctx.x(0), _coordinates(ctx, ctx.x(1))
+    counts, scale = ctx.integers("pooled_shape"), ctx.real("spatial_scale", 1.0)
+    if counts is None or len(counts) != 2 or min(counts) < 1:
+        raise ctx.malformed("attribute 'pooled_shape' is no two sizes")
+    n, shape = ctx.shape(1)[0], ctx.shape(0)
+    columns = [ctx.reshape(part(ctx, rois, {1: (k, 1, 1)}), (n,)) for k in range(5)]
+    ends = [_rounded(ctx, ctx.b.mul(v, ctx.scalar(scale, v))) for v in columns[1:]]
+    across = _pixels_of_bins(ctx, ends[0], ends[2], counts[1], shape[3])
+    down = _pixels_of_bins(ctx, ends[1], ends[3], counts[0], shape[2])
+    images = ctx.b.gather(x, ctx.cast(columns[0], I64), axis=0)
+    lowest = ctx.b.constant(-np.inf, tensor_type(x).dtype)
+    # [n, c, h, w] becomes [n, c, h, bins], and that [n, c, bins, bins].
+    spread = ctx.reshape(images, (n, shape[1], shape[2], 1, shape[3]))
+    mask = ctx.reshape(across, (n, 1, 1, counts[1], shape[3]))
+    rows = ctx.b.reduce_max(ctx.b.select(mask, spread, lowest), axes=(4,), keepdims=False)
+    spread = ctx.reshape(rows, (n, shape[1], 1, shape[2], counts[1]))
+    mask = ctx.reshape(down, (n, 1, counts[0], shape[2], 1))
+    pooled = ctx.b.reduce_max(ctx.b.select(mask, spread, lowest), axes=(3,), keepdims=False)
+    filled = ctx.b.op(
+        "and",
+        ctx.reshape(ctx.b.reduce_any(across, axes=(2,), keepdims=False), (n, 1, 1, counts[1])),
+        ctx.reshape(ctx.b.reduce_any(down, axes=(2,), keepdims=False), (n, 1, counts[0], 1)),
+    ).result
+    found: Value = ctx.b.select(filled, pooled, ctx.scalar(0, pooled))
+    return found
+
+
+def _rounded(ctx: Context, x: Value) -> Value:
+    """Half away from zero."""
+    whole = ctx.b.floor(ctx.b.add(ctx.b.abs(x), ctx.scalar(0.5, x)))
+    found: Value = ctx.b.mul(ctx.b.sign(x), whole)
+    return found
+
+
+def _pixels_of_bins(ctx: Context, start: Value, end: Value, count: int, dim: DimLike) -> Value:
+    """Which pixels of an axis lie in which bins of each region: [regions, bins, pixels]."""
+    b, dtype = ctx.b, tensor_type(start).dtype
+    extent = b.max(b.add(b.sub(end, start), ctx.scalar(1, end)), ctx.scalar(1, end))
+    size = ctx.reshape(b.div(extent, ctx.scalar(count, extent)), (*tensor_type(end).shape, 1))
+    number = b.iota(shape=(1, count), axis=1, dtype=dtype)
+    origin = ctx.reshape(start, (*tensor_type(start).shape, 1))
+    low = b.add(b.floor(b.mul(number, size)), origin)
+    high = b.add(b.ceil(b.mul(b.add(number, ctx.scalar(1, number)), size)), origin)
+    pixels = b.iota(shape=(1, 1, dim), axis=2, dtype=dtype)
+    low, high = (ctx.reshape(v, (*tensor_type(v).shape, 1)) for v in (low, high))
+    found: Value = b.op("and", b.ge(pixels, low), b.lt(pixels, high)).result
+    return found
+
+
 # -- deformable convolution -----------------------------------------------------------------------
 
 
@@ -376,5 +430,6 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "AffineGrid": (Rule(_affine_grid),),
     "DeformConv": (Rule(_deform_conv),),
     "GridSample": (Rule(_grid_sample),),
+    "MaxRoiPool": (Rule(_max_roi_pool),),
     "RoiAlign": (Rule(_roi_align),),
 }

@@ -59,6 +59,15 @@ for family in FAMILIES:
     assert not RULES.keys() & family.RULES.keys(), "two families have a rule for one operator"
     RULES.update(family.RULES)
 
+# Operators of the standard domain that have none, and why.
+UNSUPPORTED = {
+    "ImageDecoder": "image files are not decoded; give it pixels",
+    **dict.fromkeys(
+        ("RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit"),
+        "strings are not supported, numbers are",
+    ),
+}
+
 DOMAIN_RULES = {
     "": RULES,
     "ai.onnx": RULES,
