@@ -70,7 +70,7 @@ def _infer(types: Sequence[TensorType], attrs: ResizeAttrs) -> Sequence[TensorTy
     return (TensorType(x.dtype, attrs.sizes),)
 
 
-def _ratio(scale: float) -> Fraction:
+def ratio(scale: float) -> Fraction:
     """The simplest fraction that is `scale` in f32, which is how models state it."""
     wanted = np.float32(scale)
     for limit in (1, 64, 4096):
@@ -95,10 +95,12 @@ def _keeps(attrs: ResizeAttrs, shape: Shape, axis: int) -> bool:
 
 def _coordinate(attrs: ResizeAttrs, i: int, old: int, new: int, scale: float) -> Fraction:
     """Where element i of `new` lies among the `old` elements of an axis; ONNX, Resize."""
-    s = _ratio(scale) if scale else Fraction(new, old)
+    s = ratio(scale) if scale else Fraction(new, old)
     match attrs.coordinate:
         case "align_corners":
-            return Fraction(i * (old - 1), new - 1) if new > 1 else Fraction(0)
+            # By the size that the scale gives, which is rounded down to `new`.
+            width = s * old if scale else Fraction(new)
+            return i * (old - 1) / (width - 1) if i else Fraction(0)
         case "asymmetric":
             return i / s
         case "tf_half_pixel_for_nn":
@@ -188,7 +190,7 @@ def _ref(attrs: ResizeAttrs, x: Array) -> Array:
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
+class Line:
     """The coordinate (a * i + b) / c of element i of an axis; c > 0."""
 
     a: DimLike
@@ -213,44 +215,47 @@ def _ratio_of_dims(old: DimLike, new: DimLike) -> tuple[DimLike, DimLike]:
     return (1, times) if times * new == old else (new, old)
 
 
-def _line(attrs: ResizeAttrs, old: DimLike, new: DimLike, scale: float) -> _Line:
-    if attrs.coordinate == "align_corners":
-        return _Line(old - 1, 0, maximum(new - 1, 1))
-    p, q = _ratio_of_dims(old, new) if scale == 0 else _ratio(scale).as_integer_ratio()
-    match attrs.coordinate:
+def coordinate_line(coordinate: str, old: DimLike, new: DimLike, scale: float) -> Line:
+    """Where the elements of a resized axis lie in the operand. scale: 0 for the ratio of dims."""
+    p, q = _ratio_of_dims(old, new) if scale == 0 else ratio(scale).as_integer_ratio()
+    match coordinate:
+        case "align_corners" if scale == 0:
+            return Line(old - 1, 0, maximum(new - 1, 1))
+        case "align_corners":
+            return Line(q * (old - 1), 0, maximum(p * old - q, 1))
         case "asymmetric":
-            return _Line(q, 0, p)
+            return Line(q, 0, p)
         case "tf_half_pixel_for_nn":
-            return _Line(2 * q, q, 2 * p)
+            return Line(2 * q, q, 2 * p)
         case "half_pixel_symmetric":
-            return _Line(2 * q, q - p + p * old - q * new, 2 * p)
+            return Line(2 * q, q - p + p * old - q * new, 2 * p)
         case "pytorch_half_pixel":
             several = minimum(new - 1, 1)
-            return _Line(2 * q * several, (q - p) * several, 2 * p)
+            return Line(2 * q * several, (q - p) * several, 2 * p)
         case _:
-            return _Line(2 * q, q - p, 2 * p)
+            return Line(2 * q, q - p, 2 * p)
 
 
-def _reduced(line: _Line) -> _Line:
+def _reduced(line: Line) -> Line:
     """The line with the same floors and the smallest numbers."""
     if not (isinstance(line.a, int) and isinstance(line.c, int)):
         return line
     common = gcd(line.a, line.c)
-    return _Line(line.a // common, floordiv(line.b, common), line.c // common)
+    return Line(line.a // common, floordiv(line.b, common), line.c // common)
 
 
-def _nearest_line(line: _Line, how: str) -> _Line:
+def _nearest_line(line: Line, how: str) -> Line:
     """The line whose floor is `line` rounded."""
     a, b, c = line.a, line.b, line.c
     match how:
         case "floor":
             return _reduced(line)
         case "ceil":
-            return _reduced(_Line(a, b + c - 1, c))
+            return _reduced(Line(a, b + c - 1, c))
         case "round_prefer_floor":
-            return _reduced(_Line(2 * a, 2 * b + c - 1, 2 * c))
+            return _reduced(Line(2 * a, 2 * b + c - 1, 2 * c))
         case _:
-            return _reduced(_Line(2 * a, 2 * b + c, 2 * c))
+            return _reduced(Line(2 * a, 2 * b + c, 2 * c))
 
 
 def _known(a: DimLike, b: DimLike) -> bool:
@@ -270,7 +275,9 @@ def _clipped(i: DimLike, first: DimLike, last: DimLike, old: DimLike) -> DimLike
 
 def _nearest_index(attrs: ResizeAttrs, shape: Shape, axis: int, i: DimLike) -> DimLike:
     old, new = shape[axis], attrs.sizes[axis]
-    line = _nearest_line(_line(attrs, old, new, attrs.scales[axis]), attrs.nearest)
+    line = _nearest_line(
+        coordinate_line(attrs.coordinate, old, new, attrs.scales[axis]), attrs.nearest
+    )
     return _clipped(line.floor(i), line.floor(0), line.floor(new - 1), old)
 
 
@@ -279,7 +286,7 @@ def _taps(
 ) -> list[tuple[DimLike, Expr]]:
     """What element i of a resized axis reads of the operand, with the weights."""
     old, new = shape[axis], attrs.sizes[axis]
-    line = _line(attrs, old, new, attrs.scales[axis])
+    line = coordinate_line(attrs.coordinate, old, new, attrs.scales[axis])
     whole = _reduced(line)
     first = whole.floor(i)
     # The reduced line has the same floors, but the distance to them is the full line's.
