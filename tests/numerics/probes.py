@@ -19,7 +19,8 @@ from tfc.graph import Graph
 from tfc.ir import arrays
 from tfc.ir.arrays import Array
 from tfc.ir.build import GraphBuilder, tensor_type
-from tfc.ir.core import Module, Value
+from tfc.ir.core import Module, SymbolInfo, Value
+from tfc.ir.dims import symbol
 from tfc.ir.interp import evaluate
 from tfc.ir.types import BF16, F16, F32, F64, I16, I64, U8, U32, DType, TensorType
 
@@ -29,6 +30,7 @@ LATER = (F64, I16, I64, U8, U32)
 WAYS = ((0, 2), (2, 1))
 """Optimisation levels and threads."""
 INF, NAN = float("inf"), float("nan")
+N = symbol("N")
 SIZES = (1, 7, 16, 33)
 """Of one element, within a vector, whole vectors, and whole ones with a rest."""
 
@@ -92,10 +94,10 @@ def make_array(values: Any, dtype: DType) -> Array:
     return arrays.make(values, dtype)
 
 
-def module_of(probes: Sequence[Probe]) -> Module:
-    """One graph of all probes, each with one output."""
+def module_of(probes: Sequence[Probe], free: bool = False) -> Module:
+    """One graph of all probes, each with one output. free: the extents are left to a run."""
     types = [
-        TensorType(dtype, x.shape)
+        TensorType(dtype, (N,) if free else x.shape)
         for p in probes
         for x, dtype in zip(p.inputs, p.dtypes, strict=True)
     ]
@@ -107,22 +109,39 @@ def module_of(probes: Sequence[Probe]) -> Module:
             at += len(p.inputs)
         return found
 
-    return graph(types, make)
+    return graph(types, make, {"N": SymbolInfo()} if free else {})
 
 
-def check(probes: Sequence[Probe], ways: Sequence[tuple[int, int]] = WAYS) -> None:
+def check(probes: Sequence[Probe]) -> None:
     """Run all probes in every way, and compare each with what it wants."""
-    module = module_of(probes)
-    inputs = [x for p in probes for x in p.inputs]
-    named = {f"x{i}": x for i, x in enumerate(inputs)}
-    interpreted = list(evaluate(module, named, module.constants).values())  # type: ignore[arg-type]
+    _check(module_of(probes), [probes])
+
+
+def check_sizes(sizes: Sequence[Sequence[Probe]]) -> None:
+    """The same for lists of the same probes at other sizes, which one program serves."""
+    _check(module_of(sizes[0], free=True), sizes)
+
+
+def _check(module: Module, lists: Sequence[Sequence[Probe]]) -> None:
     dtypes = [tensor_type(value).dtype for value in module.main.outputs]
-    failed = _compare("interpreted", probes, dtypes, interpreted, interpreted)
-    for level, threads in ways:
-        results = tfc.compile(Graph(module), opt=level, threads=threads)(*inputs)
-        found = [results] if len(probes) == 1 else list(results)
-        failed += _compare(f"-O{level}", probes, dtypes, found, interpreted)
+    failed: list[str] = []
+    judged = []
+    for probes in lists:
+        named = {f"x{i}": x for i, x in enumerate(_inputs(probes))}
+        found = list(evaluate(module, named, module.constants).values())  # type: ignore[arg-type]
+        failed += _compare("interpreted", probes, dtypes, found, found)
+        judged.append(found)
+    for level, threads in WAYS:
+        call = tfc.compile(Graph(module), opt=level, threads=threads)
+        for probes, judge in zip(lists, judged, strict=True):
+            results = call(*_inputs(probes))
+            found = [results] if len(probes) == 1 else list(results)
+            failed += _compare(f"-O{level}", probes, dtypes, found, judge)
     assert not failed, "\n".join(failed[:20])
+
+
+def _inputs(probes: Sequence[Probe]) -> list[Array]:
+    return [x for p in probes for x in p.inputs]
 
 
 def _compare(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 
 from tests.numerics.probes import (
     FLOAT_TYPES,
@@ -16,6 +17,7 @@ from tests.numerics.probes import (
     Limits,
     Probe,
     check,
+    check_sizes,
     each,
     probe,
 )
@@ -275,36 +277,49 @@ def integer_facts(dtype: DType) -> dict[str, Fact]:
     return facts
 
 
-def _sized(label: str, fact: Fact, dtype: DType) -> Iterator[Probe]:
-    make, operands, want = fact
-    for size in SIZES:
+def _probes(facts: dict[str, Fact], dtype: DType, size: int) -> list[Probe]:
+    found = []
+    for label, (make, operands, want) in facts.items():
         # Each size starts somewhere else, so that every number comes to stand in a tail.
         lanes = (np.arange(size) + 3 * size) % len(want)
         inputs = [[x[i] for i in lanes] for x in operands]
-        yield probe(
-            f"{label} of {size}", make, inputs, [want[i] for i in lanes], dtype=dtype,
-            any_zero=label.startswith(("relu", "clamp", "min", "max", "prelu", "hard")),
-        )  # fmt: skip
+        wanted = [want[i] for i in lanes]
+        any_zero = label.startswith(("relu", "clamp", "min", "max", "prelu", "hard"))
+        found.append(
+            probe(f"{label} of {size}", make, inputs, wanted, dtype=dtype, any_zero=any_zero)
+        )
+    return found
 
 
-def _probes(facts: dict[str, Fact], dtype: DType) -> list[Probe]:
-    return [p for label, fact in facts.items() for p in _sized(label, fact, dtype)]
+def _hold(facts: dict[str, Fact], dtype: DType) -> None:
+    check_sizes([_probes(facts, dtype, size) for size in SIZES])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [*FLOAT_TYPES, *INTS], ids=str)
+def test_facts_hold_in_programs_for_fixed_sizes(dtype: DType) -> None:
+    if dtype.is_int:
+        facts = integer_facts(dtype)
+    else:
+        t = LIMITS[dtype]
+        facts = unary_floats(t) | binary_floats(t) | composed_floats(t)
+    check([p for size in SIZES for p in _probes(facts, dtype, size)])
 
 
 @each(*FLOAT_TYPES)
 def test_float_facts_hold_interpreted_and_compiled(dtype: DType) -> None:
     t = LIMITS[dtype]
-    check(_probes(unary_floats(t) | binary_floats(t), dtype))
+    _hold(unary_floats(t) | binary_floats(t), dtype)
 
 
 @each(*FLOAT_TYPES)
 def test_rewrites_and_fusion_change_no_special_number(dtype: DType) -> None:
-    check(_probes(composed_floats(LIMITS[dtype]), dtype))
+    _hold(composed_floats(LIMITS[dtype]), dtype)
 
 
 @each(*INTS)
 def test_integer_facts_hold_interpreted_and_compiled(dtype: DType) -> None:
-    check(_probes(integer_facts(dtype), dtype))
+    _hold(integer_facts(dtype), dtype)
 
 
 def test_bools_count_as_bits() -> None:
@@ -316,4 +331,4 @@ def test_bools_count_as_bits() -> None:
         "eq": (op("eq"), both, [1, 0, 0, 1]),
         "not": (op("not"), [[0, 1]], [1, 0]),
     }
-    check(_probes(facts, BOOL))
+    _hold(facts, BOOL)
