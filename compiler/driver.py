@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 
 from tfc.compiler import collector
 from tfc.compiler.build import Build, Options, finish, start
+from tfc.compiler.lower.planes import FAST
 from tfc.compiler.lower.program import lower
 from tfc.compiler.passman import PassContext
 from tfc.compiler.pipeline import run
@@ -19,8 +20,6 @@ from tfc.ir.text.printer import print_module
 from tfc.ir.verify import verify
 
 STAGES = ("graph", "fused", "loops", "llvm", "asm")
-# What lowering does unless it is among the disabled passes, which it is named with.
-WINOGRAD = "winograd"
 
 
 def compile_module(module: Module, options: Options) -> Build:
@@ -58,7 +57,7 @@ def lower_module(
         module,
         options.target,
         hints(module.main.symbols),
-        winograd=options.opt > 0 and WINOGRAD not in options.passes.get("disabled", ()),
+        fast=FAST.difference(options.passes.get("disabled", ()) if options.opt else FAST),
         made=finished,
     )
     if options.verify:
@@ -75,7 +74,7 @@ def optimise(module: Module, options: Options) -> None:
 def pass_context(options: Options) -> PassContext:
     """Return what the pass manager is told."""
     settings = dict(options.passes)
-    settings["disabled"] = set(settings.get("disabled", ())) - {WINOGRAD}
+    settings["disabled"] = set(settings.get("disabled", ())) - FAST
     return PassContext(
         options.target, options.opt, verify=options.verify, dtype=options.dtype, **settings
     )

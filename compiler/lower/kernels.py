@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from tfc.compiler.lower import attention, contract, narrow, staging, window, winograd
+from tfc.compiler.lower import attention, contract, narrow, staging, strassen, window, winograd
 from tfc.compiler.lower.attention_kernel import AttentionSchedule
 from tfc.compiler.lower.attention_kernel import Memory as AttentionMemory
 from tfc.compiler.lower.compose import Access, Composer, Nest, Output
@@ -18,6 +19,7 @@ from tfc.compiler.lower.fingerprint import code_fingerprint, fingerprint
 from tfc.compiler.lower.nest import NestSchedule
 from tfc.compiler.lower.normal import normalise, reductions
 from tfc.compiler.lower.plan import Plan, Planner
+from tfc.compiler.lower.planes import FAST, Memory, PlanePlan, PlaneSchedule
 from tfc.compiler.lower.relayout import (
     Relayout,
     follow_reduction,
@@ -33,7 +35,8 @@ from tfc.compiler.lower.storage import (
     index_iters,
     shape_of,
 )
-from tfc.compiler.lower.winograd_kernel import Memory, WinogradSchedule
+from tfc.compiler.lower.strassen_kernel import StrassenSchedule
+from tfc.compiler.lower.winograd_kernel import WinogradSchedule
 from tfc.compiler.target import Target
 from tfc.ir.arrays import decode
 from tfc.ir.body import Expr, Load, Number, rewrite, walk
@@ -85,7 +88,7 @@ class Step:
 class KernelBuilder:
     """Makes the kernels of one program; equal kernels are made once.
 
-    winograd: 3x3 convolutions may be computed in fewer products, at a larger rounding error.
+    fast: the algorithms of `planes.FAST` that may be used; they round more.
     made: called with the program and each new kernel of it, which does not change any more.
     """
 
@@ -95,13 +98,13 @@ class KernelBuilder:
         storage: Storage,
         target: Target,
         hints: Mapping[str, int],
-        winograd: bool = True,
+        fast: frozenset[str] = FAST,
     ) -> None:
         self.program = program
         self.storage = storage
         self.target = target
         self.hints = hints
-        self.winograd = winograd
+        self.fast = fast
         self.data = DataTable(program)
         self.made: Made | None = None
         self._by_code: dict[Hashable, str] = {}
@@ -273,8 +276,8 @@ class KernelBuilder:
     def _contraction(self, name: str, c: contract.Contraction) -> list[Step]:
         right = c.right.load.value
         place = self.storage.place(right)
-        if self.winograd and place.root.kind is RootKind.CONSTANT:
-            step = self._winograd(name, c, place)
+        if place.root.kind is RootKind.CONSTANT:
+            step = self._winograd(name, c, place) or self._strassen(name, c, place)
             if step is not None:
                 return [step]
         tile = contract.choose_tile(c, self.target, self.hints)
@@ -311,7 +314,7 @@ class KernelBuilder:
 
     def _winograd(self, name: str, c: contract.Contraction, place: Place) -> Step | None:
         """The step that computes a 3x3 convolution of constant weights in fewer products."""
-        conv = winograd.match(c)
+        conv = winograd.match(c) if "winograd" in self.fast else None
         if conv is None:
             return None
         flat = self.data.array_of(place.root)[_int(place.offset) :]
@@ -319,23 +322,54 @@ class KernelBuilder:
         plan = winograd.make_plan(conv, weights, self.target, self.hints)
         if plan is None:
             return None
+        packed = winograd.pack_weights(plan, weights)
+        return self._planes(name, c, plan, packed, WinogradSchedule)
+
+    def _strassen(self, name: str, c: contract.Contraction, place: Place) -> Step | None:
+        """The step that computes a product by constant weights in seven products of halves."""
+        found = strassen.match(c) if "strassen" in self.fast else None
+        plan = strassen.make_plan(found, self.target) if found is not None else None
+        if plan is None:
+            return None
+        flat = self.data.array_of(place.root)[_int(place.offset) :]
+        weights = strassen.weights_of(plan, flat)
+        if not strassen.is_exact_enough(plan, weights):
+            return None
+        packed = strassen.pack_weights(plan, weights)
+        right = _scratch("right", plan.right_size * symbol(THREADS))
+
+        def schedule(e: Emitter, *given: Any) -> PlaneSchedule:
+            return StrassenSchedule(e, plan, given[1], right[0], *given[2:])
+
+        return self._planes(name, plan.contraction, plan, packed, schedule, dict([right]))
+
+    def _planes(
+        self,
+        name: str,
+        c: contract.Contraction,
+        plan: PlanePlan,
+        weights: Array,
+        schedule: Callable[..., PlaneSchedule],
+        more: Mapping[Value, Place] | None = None,
+    ) -> Step:
+        """The step of a contraction in planes; more: scratch memory beside what all have."""
         workers = symbol(THREADS)
-        packed, packed_at = self._constant(winograd.pack_weights(plan, weights), F32)
-        pixels, pixels_at = _scratch(
-            "pixels", plan.pixel_size * (plan.blocks if plan.shared else workers)
-        )
+        packed, packed_at = self._constant(weights, F32)
+        left, left_at = _scratch("left", plan.left_size * (plan.blocks if plan.shared else workers))
         products, products_at = _scratch("products", plan.product_size * workers)
-        memory = Memory(packed, pixels, products)
+        memory = Memory(packed, left, products)
         streamed = self._exceeds_cache(plan.weight_size, F32)
 
-        def schedule(e: Emitter) -> None:
-            WinogradSchedule(e, plan, memory, self.hints, streamed).emit()
+        def emit(e: Emitter) -> None:
+            schedule(e, plan, memory, self.hints, streamed).emit()
 
         reads = [*_reads(c.nest, skip=c.right.load.value), packed]
-        written = [*(output.value for output in c.nest.outputs), pixels, products]
-        places = {packed: packed_at, pixels: pixels_at, products: products_at}
+        reads += [c.left.load.value] * (c.left.load.value not in reads)
+        places = {left: left_at, products: products_at} | dict(more or {})
+        written = [*(output.value for output in c.nest.outputs), *places]
+        places[packed] = packed_at
         parts = (plan, memory, streamed)
-        return self._function(name, reads, written, places, [schedule], parts)
+        return self._function(name, reads, written, places, [emit], parts)
 
     def _is_large(self, c: contract.Contraction) -> bool:
         return self._exceeds_cache(contract.packed_size(c), c.right.load.dtype)

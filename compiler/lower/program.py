@@ -10,6 +10,7 @@ from tfc.compiler.lower.cost import estimate
 from tfc.compiler.lower.items import Bound, Branch, Call, Demand, Item, Repeat, Scalar
 from tfc.compiler.lower.kernels import Group, KernelBuilder, Made, Step
 from tfc.compiler.lower.main import MainWriter
+from tfc.compiler.lower.planes import FAST
 from tfc.compiler.lower.storage import (
     CHECK,
     PARTS,
@@ -39,16 +40,16 @@ def lower(
     target: Target,
     hints: Mapping[str, int],
     *,
-    winograd: bool = True,
+    fast: frozenset[str] = FAST,
     made: Made | None = None,
 ) -> Module:
     """Return the loop-level program of a graph module whose ops all have bodies.
 
-    hints: likely values of the symbols. winograd, made: as for `KernelBuilder`.
+    hints: likely values of the symbols. fast, made: as for `KernelBuilder`.
     Raises UnsupportedError and CompileError.
     """
     with _deep_recursion():
-        builder = ProgramBuilder(module, target, hints, winograd)
+        builder = ProgramBuilder(module, target, hints, fast)
         builder.kernels.made = made
         return builder.build()
 
@@ -68,7 +69,7 @@ class ProgramBuilder:
     """Lowers one module."""
 
     def __init__(
-        self, module: Module, target: Target, hints: Mapping[str, int], winograd: bool
+        self, module: Module, target: Target, hints: Mapping[str, int], fast: frozenset[str]
     ) -> None:
         self.source = module
         self.function = module.main
@@ -83,7 +84,7 @@ class ProgramBuilder:
         self.store = module.constants
         self.program = Module("loop", constants=self.store, source=module.source)
         self.storage = Storage(self.function)
-        self.kernels = KernelBuilder(self.program, self.storage, target, self.hints, winograd)
+        self.kernels = KernelBuilder(self.program, self.storage, target, self.hints, fast)
         self.items: list[Item] = []
 
     def build(self) -> Module:

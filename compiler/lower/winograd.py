@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from tfc.compiler.lower.contract import Contraction, stride_of
 from tfc.compiler.lower.cost import estimate
+from tfc.compiler.lower.planes import TASK_BLOCKS, TRIAL_LIMIT, PlanePlan, equal_blocks
 from tfc.compiler.target import Target
 from tfc.ir.body import Iter, Load
 from tfc.ir.dims import DimLike, ceildiv, product, substitute
@@ -29,24 +30,14 @@ T = TypeVar("T")
 TAPS = 3
 LEAST_CHANNELS = 32
 LEAST_TILES = 16
-# Of the largest value, against float64.
-ERROR_LIMIT = 2e-5
-# A trial of a few hundred outputs is compared with a part of it: the largest error of a million
-# outputs was up to 1.8 times the trial's.
-TRIAL_LIMIT = ERROR_LIMIT / 2
 # Channels that are added one to another; the sums of such chunks are added then. Errors grow with
 # the root of the length of a sum.
 CHUNK = 128
 VECTORS = 2
 # With so many tiles a block's transformed pixels and products stay in the second-level cache.
 BLOCK_TILES = 28
-# From this many blocks on, each is a task; fewer share the transformed pixels, see `Plan`.
-TASK_BLOCKS = 4
 # Below this many tasks blocks are halved, so that threads have equal shares.
 FEW_TASKS = 16
-# Planes that are multiples of 4 KiB apart would compete for the same few lines of L1.
-PLANE_GAP = 16
-L1_STRIDE = 1024
 
 
 # -- transforms ---------------------------------------------------------------------------------
@@ -212,70 +203,11 @@ def _split_taps(c: Contraction) -> Contraction:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How a convolution runs: blocks of tiles, panels of output channels, and scratch memory.
-
-    block: tiles of a block; rows: of them in one register tile. The last block, register tile
-    and panel overlap their neighbours, and compute the same bits again.
-    shared: there are few blocks, so the pixels of all are transformed first, and then every pair
-    of a panel and a block is a task; else a block is a task, from its pixels to its outputs.
-    """
+class Plan(PlanePlan):
+    """How a convolution runs: its tiles are squares of outputs, its planes the products of one."""
 
     conv: Convolution
     form: Form
-    lanes: int
-    tiles: DimLike
-    block: int
-    rows: int
-    shared: bool
-
-    @property
-    def columns(self) -> int:
-        """Output channels of a panel."""
-        return VECTORS * self.lanes
-
-    @property
-    def inputs(self) -> int:
-        return _extent(self.conv.channels)
-
-    @property
-    def outputs(self) -> int:
-        return _extent(self.conv.contraction.n)
-
-    @property
-    def panels(self) -> int:
-        return -(-self.outputs // self.columns)
-
-    @property
-    def blocks(self) -> DimLike:
-        return ceildiv(self.tiles, self.block)
-
-    @property
-    def pitch(self) -> int:
-        """Elements between the transformed pixels of neighbouring tiles."""
-        return self.inputs if self.inputs % L1_STRIDE else self.inputs + PLANE_GAP
-
-    @property
-    def pixel_plane(self) -> int:
-        return self.block * self.pitch + PLANE_GAP
-
-    @property
-    def product_plane(self) -> int:
-        return self.block * self.columns + PLANE_GAP
-
-    @property
-    def pixel_size(self) -> int:
-        """Elements of one block's transformed pixels."""
-        return self.form.products * self.pixel_plane
-
-    @property
-    def product_size(self) -> int:
-        """Elements of the products of one block and panel."""
-        return self.form.products * self.product_plane
-
-    @property
-    def weight_size(self) -> int:
-        return self.panels * self.form.products * self.inputs * self.columns
 
 
 def _extent(it: Iter) -> int:
@@ -306,19 +238,25 @@ def _tiles(conv: Convolution, form: Form) -> DimLike:
 
 def _plan(conv: Convolution, form: Form, tiles: DimLike, count: int, target: Target) -> Plan:
     most = (target.vector_registers - VECTORS - 1) // VECTORS
-    blocks = _blocks(count, BLOCK_TILES, most)
+    blocks = equal_blocks(count, BLOCK_TILES, most)
     if TASK_BLOCKS <= blocks < FEW_TASKS:
-        blocks = _blocks(count, BLOCK_TILES // 2, most)
+        blocks = equal_blocks(count, BLOCK_TILES // 2, most)
     block = -(-count // blocks)
-    rows = -(-block // -(-block // most))
-    # Of unknown sizes no program holds all the transformed pixels.
-    shared = isinstance(tiles, int) and blocks < TASK_BLOCKS
-    return Plan(conv, form, target.lanes(F32), tiles, block, rows, shared)
-
-
-def _blocks(count: int, size: int, most: int) -> int:
-    """Blocks of at most `size` tiles, in whole register tiles of `most`."""
-    return -(-count // (most * max(size // most, 1)))
+    return Plan(
+        lanes=target.lanes(F32),
+        vectors=VECTORS,
+        planes=form.products,
+        inputs=_extent(conv.channels),
+        outputs=_extent(conv.contraction.n),
+        tiles=tiles,
+        block=block,
+        rows=-(-block // -(-block // most)),
+        chunk=chunks_of(_extent(conv.channels))[0],
+        # Of unknown sizes no program holds all the transformed pixels.
+        shared=isinstance(tiles, int) and blocks < TASK_BLOCKS,
+        conv=conv,
+        form=form,
+    )
 
 
 # -- weights ------------------------------------------------------------------------------------
@@ -345,7 +283,7 @@ def pack_weights(plan: Plan, weights: Array) -> Array:
     Many small products: for a large one BLAS wakes threads, which cost more than they gain.
     """
     matrix = np.kron(plan.form.weights, plan.form.weights)
-    packed = np.empty((plan.panels, plan.form.products, plan.inputs, plan.columns), np.float32)
+    packed = np.empty((plan.panels, plan.planes, plan.inputs, plan.columns), np.float32)
     for panel in range(plan.panels):
         first = min(panel * plan.columns, plan.outputs - plan.columns)
         own = weights[first : first + plan.columns].transpose(1, 2, 3, 0)

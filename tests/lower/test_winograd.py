@@ -15,12 +15,11 @@ from tfc.compiler.build import Options
 from tfc.compiler.codegen.host import host_target
 from tfc.compiler.driver import lower_module
 from tfc.compiler.lower.memplan import Lifetime, plan_memory
+from tfc.compiler.lower.planes import ERROR_LIMIT, FAST, TRIAL_LIMIT
 from tfc.compiler.lower.program import lower
 from tfc.compiler.lower.winograd import (
-    ERROR_LIMIT,
     F2,
     F4,
-    TRIAL_LIMIT,
     Form,
     both_axes,
     error_of,
@@ -78,7 +77,7 @@ def conv_graph(
 
 def lowered(module: Module, target: Target = HOST, *, winograd: bool = True) -> Module:
     run(module, PassContext(target=target, level=2))
-    program = lower(module, target, {}, winograd=winograd)
+    program = lower(module, target, {}, fast=FAST if winograd else frozenset())
     verify(program)
     return program
 
