@@ -5,9 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from tfc.compiler.lower import attention, contract, narrow, staging, strassen, window, winograd
+from tfc.compiler.lower import attention, contract, fast, narrow, staging, window
 from tfc.compiler.lower.attention_kernel import AttentionSchedule
 from tfc.compiler.lower.attention_kernel import Memory as AttentionMemory
 from tfc.compiler.lower.compose import Access, Composer, Nest, Output
@@ -19,7 +18,7 @@ from tfc.compiler.lower.fingerprint import code_fingerprint, fingerprint
 from tfc.compiler.lower.nest import NestSchedule
 from tfc.compiler.lower.normal import normalise, reductions
 from tfc.compiler.lower.plan import Plan, Planner
-from tfc.compiler.lower.planes import FAST, Memory, PlanePlan, PlaneSchedule
+from tfc.compiler.lower.planes import FAST, Memory
 from tfc.compiler.lower.relayout import (
     Relayout,
     follow_reduction,
@@ -35,10 +34,7 @@ from tfc.compiler.lower.storage import (
     index_iters,
     shape_of,
 )
-from tfc.compiler.lower.strassen_kernel import StrassenSchedule
-from tfc.compiler.lower.winograd_kernel import WinogradSchedule
 from tfc.compiler.target import Target
-from tfc.ir.arrays import decode
 from tfc.ir.body import Expr, Load, Number, rewrite, walk
 from tfc.ir.core import Block, Function, Module, Op, Value
 from tfc.ir.dims import DimLike, symbol, symbols_of
@@ -277,7 +273,7 @@ class KernelBuilder:
         right = c.right.load.value
         place = self.storage.place(right)
         if place.root.kind is RootKind.CONSTANT:
-            step = self._winograd(name, c, place) or self._strassen(name, c, place)
+            step = self._fast(name, c, place)
             if step is not None:
                 return [step]
         tile = contract.choose_tile(c, self.target, self.hints)
@@ -312,63 +308,29 @@ class KernelBuilder:
         place = self.storage.place(c.right.load.value)
         return place.root.kind is RootKind.CONSTANT or contract.is_contiguous(c)
 
-    def _winograd(self, name: str, c: contract.Contraction, place: Place) -> Step | None:
-        """The step that computes a 3x3 convolution of constant weights in fewer products."""
-        conv = winograd.match(c) if "winograd" in self.fast else None
-        if conv is None:
-            return None
-        flat = self.data.array_of(place.root)[_int(place.offset) :]
-        weights = winograd.weights_of(conv, decode(flat, c.right.load.dtype))
-        plan = winograd.make_plan(conv, weights, self.target, self.hints)
-        if plan is None:
-            return None
-        packed = winograd.pack_weights(plan, weights)
-        return self._planes(name, c, plan, packed, WinogradSchedule)
+    def _fast(self, name: str, c: contract.Contraction, place: Place) -> Step | None:
+        """The step that computes a contraction by constants in fewer multiplications."""
 
-    def _strassen(self, name: str, c: contract.Contraction, place: Place) -> Step | None:
-        """The step that computes a product by constant weights in seven products of halves."""
-        found = strassen.match(c) if "strassen" in self.fast else None
-        plan = strassen.make_plan(found, self.target) if found is not None else None
-        if plan is None:
+        def constant() -> Array:
+            return self.data.array_of(place.root)[_int(place.offset) :]
+
+        found = fast.choose(c, constant, self.target, self.hints, self.fast)
+        if found is None:
             return None
-        flat = self.data.array_of(place.root)[_int(place.offset) :]
-        weights = strassen.weights_of(plan, flat)
-        if not strassen.is_exact_enough(plan, weights):
-            return None
-        packed = strassen.pack_weights(plan, weights)
-        right = _scratch("right", plan.right_size * symbol(THREADS))
-
-        def schedule(e: Emitter, *given: Any) -> PlaneSchedule:
-            return StrassenSchedule(e, plan, given[1], right[0], *given[2:])
-
-        return self._planes(name, plan.contraction, plan, packed, schedule, dict([right]))
-
-    def _planes(
-        self,
-        name: str,
-        c: contract.Contraction,
-        plan: PlanePlan,
-        weights: Array,
-        schedule: Callable[..., PlaneSchedule],
-        more: Mapping[Value, Place] | None = None,
-    ) -> Step:
-        """The step of a contraction in planes; more: scratch memory beside what all have."""
-        workers = symbol(THREADS)
-        packed, packed_at = self._constant(weights, F32)
-        left, left_at = _scratch("left", plan.left_size * (plan.blocks if plan.shared else workers))
-        products, products_at = _scratch("products", plan.product_size * workers)
-        memory = Memory(packed, left, products)
+        c, plan = found.contraction, found.plan
+        packed, packed_at = self._constant(found.weights, F32)
+        scratch = {key: _scratch(key, size) for key, size in plan.scratch.items()}
+        memory = Memory(packed, {key: value for key, (value, _) in scratch.items()})
         streamed = self._exceeds_cache(plan.weight_size, F32)
 
         def emit(e: Emitter) -> None:
-            schedule(e, plan, memory, self.hints, streamed).emit()
+            found.schedule(e, plan, memory, self.hints, streamed).emit()
 
         reads = [*_reads(c.nest, skip=c.right.load.value), packed]
         reads += [c.left.load.value] * (c.left.load.value not in reads)
-        places = {left: left_at, products: products_at} | dict(more or {})
-        written = [*(output.value for output in c.nest.outputs), *places]
-        places[packed] = packed_at
-        parts = (plan, memory, streamed)
+        written = [*(output.value for output in c.nest.outputs), *memory.scratch.values()]
+        places = {packed: packed_at} | dict(scratch.values())
+        parts = (plan, packed, list(memory.scratch.values()), streamed)
         return self._function(name, reads, written, places, [emit], parts)
 
     def _is_large(self, c: contract.Contraction) -> bool:

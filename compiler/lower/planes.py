@@ -18,6 +18,7 @@ from tfc.compiler.lower.nest import WORKER, parallel_loops
 from tfc.ir.body import Iter
 from tfc.ir.core import Value
 from tfc.ir.dims import DimLike, ceildiv, minimum, symbol
+from tfc.ir.loop.verify import THREADS
 from tfc.ir.types import F32, VectorType
 
 # The algorithms, by the names that `--disable-pass` takes.
@@ -99,6 +100,13 @@ class PlanePlan:
         return self.planes * self.product_plane
 
     @property
+    def scratch(self) -> dict[str, DimLike]:
+        """Elements of the scratch memory by name; most of it has a part for each worker."""
+        workers = symbol(THREADS)
+        parts = self.blocks if self.shared else workers
+        return {"left": self.left_size * parts, "products": self.product_size * workers}
+
+    @property
     def weight_size(self) -> int:
         return self.panels * self.planes * self.inputs * self.columns
 
@@ -110,15 +118,10 @@ def equal_blocks(count: int, size: int, most: int) -> int:
 
 @dataclass(frozen=True)
 class Memory:
-    """The buffers beside the left side and the output, as graph values.
-
-    left, products: scratch; products, and the left side unless it is shared, have a part for each
-    worker.
-    """
+    """The buffers beside the left side and the output, as graph values; scratch: by the plan."""
 
     weights: Value
-    left: Value
-    products: Value
+    scratch: Mapping[str, Value]
 
 
 class PlaneSchedule(ABC):
@@ -138,8 +141,8 @@ class PlaneSchedule(ABC):
         self.hints = hints
         self.streamed = streamed
         self.weights = emitter.buffers[memory.weights]
-        self.left = emitter.buffers[memory.left]
-        self.products = emitter.buffers[memory.products]
+        self.left = emitter.buffers[memory.scratch["left"]]
+        self.products = emitter.buffers[memory.scratch["products"]]
         self.block = Iter("block.w", plan.blocks)
         self.tile = Iter("tile.w", plan.block)
         self.panel = Iter("panel.w", plan.panels)

@@ -20,8 +20,9 @@ from tfc.compiler.lower.contract import Contraction, collapse_reduced, stride_of
 from tfc.compiler.lower.planes import TASK_BLOCKS, TRIAL_LIMIT, PlanePlan
 from tfc.compiler.target import Target
 from tfc.ir.body import Iter
-from tfc.ir.dims import product, substitute
+from tfc.ir.dims import DimLike, product, substitute, symbol
 from tfc.ir.loop.scalar import ScalarBuilder
+from tfc.ir.loop.verify import THREADS
 from tfc.ir.types import F32
 
 Array = npt.NDArray[Any]
@@ -37,7 +38,7 @@ BLOCK_TILES = 112
 # Inputs that are added one to another; sums of so many are added in memory. The sums of two
 # quarters of so many weights stay in the first-level cache.
 CHUNK = 128
-# Powers of two beyond these are not divided out, so that no product of two of them overflows.
+# Of columns, powers of two beyond these are not divided out: a sum times one of them is in range.
 LEAST_POWER, MOST_POWER = -60, 60
 # Cycles of a vector of one tile: finding the largest number of two rows and transforming both, and
 # making four outputs of seven products.
@@ -111,6 +112,10 @@ class Plan(PlanePlan):
     @property
     def weight_size(self) -> int:
         return self.panels * self.parts * self.group
+
+    @property
+    def scratch(self) -> dict[str, DimLike]:
+        return super().scratch | {"right": self.right_size * symbol(THREADS)}
 
     @property
     def right_size(self) -> int:
@@ -214,11 +219,15 @@ def weights_of(plan: Plan, flat: Array) -> Array:
 
 
 def powers_of(weights: Array) -> Array:
-    """Return the power of two at or below the largest number of each column."""
+    """Return the power of two at or below the largest number of each column; 0 for zeros."""
     largest = np.abs(weights).max(axis=0)
     _, exponents = np.frexp(np.where(np.isfinite(largest), largest, 1))
-    powers = np.clip(exponents - 1, LEAST_POWER, MOST_POWER)
-    return np.asarray(np.ldexp(np.float32(1), powers), np.float32)
+    powers = np.ldexp(np.float32(1), np.clip(exponents - 1, LEAST_POWER, MOST_POWER))
+    return np.where(largest == 0, np.float32(0), powers.astype(np.float32))
+
+
+def _scaled(weights: Array, powers: Array) -> Array:
+    return weights * (1 / np.where(powers == 0, np.float32(1), powers))
 
 
 def pack_weights(plan: Plan, weights: Array) -> Array:
@@ -228,7 +237,7 @@ def pack_weights(plan: Plan, weights: Array) -> Array:
     packed[plan.weight_size :] = powers
     shape = (plan.panels, plan.parts, 4, plan.chunk, plan.columns)
     groups = packed[: plan.weight_size].reshape(shape)
-    for i, quarter in enumerate(_quarters_of(weights * (1 / powers))):
+    for i, quarter in enumerate(_quarters_of(_scaled(weights, powers))):
         for part in range(plan.parts):
             chunk = quarter[part * plan.chunk : (part + 1) * plan.chunk]
             _fill_panels(groups[:, part, i, : len(chunk)], chunk)
@@ -297,7 +306,7 @@ def _computed(plan: Plan, left: Array, weights: Array) -> Array:
         left[row : row + tiles, column : column + inputs]
         for row in (0, tiles) for column in (0, inputs)
     ])  # fmt: skip
-    parts = _quarters_of(weights * (1 / powers))
+    parts = _quarters_of(_scaled(weights, powers))
     rights = [parts[one] + sign * parts[other] for one, other, sign in PAIRS]
     rights += [parts[one] for one in SINGLES]
     x = np.stack(lefts).transpose(2, 0, 1)[..., None]

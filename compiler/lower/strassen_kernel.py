@@ -8,8 +8,6 @@ from tfc.compiler.lower.emitter import Emitter, Lane
 from tfc.compiler.lower.nest import decoded
 from tfc.compiler.lower.planes import Memory, PlaneSchedule
 from tfc.compiler.lower.strassen import (
-    LEAST_POWER,
-    MOST_POWER,
     PAIRS,
     SINGLES,
     Plan,
@@ -21,27 +19,26 @@ from tfc.ir.core import Value
 from tfc.ir.dims import DimLike, floordiv, minimum, substitute, symbol
 from tfc.ir.types import F32, I32, I64, VectorType
 
-# Of a float: where its exponent begins, and what is added to it.
-_EXPONENT_AT, _BIAS = 23, 127
-_EXPONENT = 255 << _EXPONENT_AT
+# The bits of floats: infinity, and the least and the most that rows are divided by.
+_INFINITY = 255 << 23
+_LEAST, _MOST = 1 << 23, 253 << 23
 _SIGN = -(1 << 31)
 
 
 class StrassenSchedule(PlaneSchedule):
-    """Emits the kernel of a plan. right: scratch for a sum of weights, a part for each worker."""
+    """Emits the kernel of a plan."""
 
     def __init__(
         self,
         emitter: Emitter,
         plan: Plan,
         memory: Memory,
-        right: Value,
         hints: Mapping[str, int],
         streamed: bool,
     ) -> None:
         super().__init__(emitter, plan, memory, hints, streamed)
         self.plan = plan
-        self.right = emitter.buffers[right]
+        self.right = emitter.buffers[memory.scratch["right"]]
         self.input = Iter("input.w", plan.inputs)
         self.part = Iter("part.w", plan.parts)
         self.wide = VectorType(F32, plan.lanes)
@@ -115,16 +112,15 @@ class StrassenSchedule(PlaneSchedule):
             one, other = (b.abs(value) for value in self._halves(view))
             following.append(b.max(largest[0], b.max(one, other)))
         bits = b.bitcast(b.reduce("max", largest[0]), I32)
-        exponent = b.and_(bits, b.const(_EXPONENT, I32))
-        finite = b.lt(exponent, b.const(_EXPONENT, I32))
-        least, most = (
-            b.const((_BIAS + power) << _EXPONENT_AT, I32) for power in (LEAST_POWER, MOST_POWER)
-        )
-        kept = b.min(b.max(exponent, least), most)
+        exponent = b.and_(bits, b.const(_INFINITY, I32))
+        finite = b.lt(exponent, b.const(_INFINITY, I32))
+        # What they are powers of is normal, and so are their reciprocals.
+        kept = b.min(b.max(exponent, b.const(_LEAST, I32)), b.const(_MOST, I32))
         power = b.select(finite, b.bitcast(kept, F32), b.const(float("nan"), F32))
+        power = b.select(b.eq(bits, b.const(0, I32)), b.const(0, F32), power)
         at = self.left_base + plan.powers_at + 2 * self.tile.dim + which
         b.store(power, self.left, self.e.index(at))
-        scale = b.bitcast(b.sub(b.const(2 * _BIAS << _EXPONENT_AT, I32), kept), F32)
+        scale = b.bitcast(b.sub(b.const(_LEAST + _MOST, I32), kept), F32)
         return b.splat(finite, plan.lanes), b.splat(scale, plan.lanes)
 
     # -- products -------------------------------------------------------------------------------
@@ -250,7 +246,7 @@ class StrassenSchedule(PlaneSchedule):
                 at = {n.name: self.e.index(column)}
                 with self.e.scope(at), self.e.vectorised(Lane(n.name, plan.lanes)):
                     for row in (1, 0):
-                        total = self.b.mul(self.b.mul(found[2 * row + half], rows_by[row]), by)
+                        total = self.b.mul(self.b.mul(found[2 * row + half], by), rows_by[row])
                         self._finish(rows[row], total)
 
     def _finish(self, row: Mapping[str, Value], total: Value) -> None:
