@@ -328,6 +328,47 @@ def _trilu(g: Graph, x: Value, pick: int) -> Value:
     return _keep(g, g.b.trilu(x, upper=bool(pick % 2), k=pick % 5 - 2), x)
 
 
+def _ordered(g: Graph, x: Value, pick: int) -> Value:
+    """Elements in order, all or a few, or where they come from."""
+    rank = len(_shape(x))
+    _need(rank > 0 and _dtype(x) != BOOL)
+    g.exact(x)
+    axis = pick % rank
+    size = _shape(x)[axis]
+    if pick % 2 and isinstance(size, int):
+        k = min(size, 1 + pick // 2 % 4)
+        op = g.b.op("top_k", x, axis=axis, k=k, largest=bool(pick // 4 % 2))
+    else:
+        op = g.b.op("sort", x, axis=axis, descending=bool(pick // 4 % 2))
+    if pick // 8 % 2:
+        return _keep(g, op.results[0], x)
+    g.digits[op.results[1]] = 7
+    return op.results[1]
+
+
+def _scatter(g: Graph, x: Value, pick: int) -> Value:
+    shape = _shape(x)
+    _need(len(shape) > 0 and all(isinstance(dim, int) and dim > 0 for dim in shape))
+    sizes = [dim for dim in shape if isinstance(dim, int)]
+    axis = pick % len(sizes)
+    sizes[axis] = 1 + pick // 4 % 5
+    updates = g.constant(sizes, _dtype(x), pick)
+    indices = g.constant(sizes, I64, pick + 1)
+    reduction = ("none", "add", "max", "min")[pick // 2 % 4] if _dtype(x) != BOOL else "none"
+    if not _dtype(x).is_float or reduction in ("max", "min"):
+        g.exact(x)
+    y = g.b.scatter_elements(x, indices, updates, axis=axis, reduction=reduction)
+    return _keep(g, y, x, updates, more=3 if reduction == "add" else 0)
+
+
+def _positions(g: Graph, x: Value, pick: int) -> Value:
+    _need(_dtype(x) == BOOL)
+    g.exact(x)
+    y = g.b.positions(g.b.reshape(x, shape=(tensor_type(x).size,)), count=1 + pick % 20)
+    g.digits[y] = 16
+    return y
+
+
 # -- folds --------------------------------------------------------------------------------------
 
 
@@ -478,7 +519,7 @@ MAKERS: tuple[Maker, ...] = (
     _above("log", 0.5),
     _exp, _div, _cast, _cast, _select, _clamp,
     _transpose, _transpose, _reshape, _reshape, _slice, _slice, _concat, _concat, _pad, _pad,
-    _broadcast, _tile, _gather, _trilu,
+    _broadcast, _tile, _gather, _trilu, _ordered, _ordered, _scatter, _positions,
     *(_reduce(name) for name in ("reduce_sum", "reduce_sum", "reduce_max", "reduce_min")),
     _reduce("reduce_mean", "f"),
     *(_reduce(name, "b") for name in ("reduce_any", "reduce_all")),
