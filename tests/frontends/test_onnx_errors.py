@@ -286,12 +286,10 @@ def test_check_lists_every_unsupported_node() -> None:
         node("ImageDecoder", ["x"], ["a"], name="one"),
         node("Relu", ["a"], ["b"], name="behind"),
         node("StringSplit", ["b"], ["c"], name="two"),
-        node("Resize", ["x", "", "scales"], ["d"], name="three", antialias=1, mode="linear"),
+        node("Constant", [], ["d"], name="three", value_strings=["s"]),
         node("Reshape", ["x", "c"], ["e"], name="behind too"),
     ]
-    model = make_model(
-        nodes, [X], ["c", "d", "e"], constants={"scales": np.array([1, 2], np.float32)}
-    )
+    model = make_model(nodes, [X], ["c", "d", "e"])
     assert check(model) == [
         Problem(
             "one",
@@ -303,7 +301,7 @@ def test_check_lists_every_unsupported_node() -> None:
             "StringSplit",
             "no rule for operator StringSplit: strings are not supported, numbers are",
         ),
-        Problem("three", "Resize", "antialias"),
+        Problem("three", "Constant", "a constant that is no tensor of numbers"),
     ]
     assert check(small()) == []
 
