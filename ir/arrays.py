@@ -18,6 +18,8 @@ from tfc.ir.types import (
     BOOL,
     DTYPES,
     F4E2M1,
+    F6E2M3,
+    F6E3M2,
     F8E4M3FN,
     F8E4M3FNUZ,
     F8E5M2,
@@ -49,6 +51,7 @@ _NUMPY_NAMES |= {dtype.name: "uint8" for dtype in STORAGE}
 _FROM_ML_DTYPES = {
     "bfloat16": BF16, "float8_e4m3fn": F8E4M3FN, "float8_e4m3fnuz": F8E4M3FNUZ,
     "float8_e5m2": F8E5M2, "float8_e5m2fnuz": F8E5M2FNUZ, "float8_e8m0fnu": F8E8M0,
+    "float6_e2m3fn": F6E2M3, "float6_e3m2fn": F6E3M2,
     "float4_e2m1fn": F4E2M1, "int4": I4, "uint4": U4, "int2": I2, "uint2": U2,
 }  # fmt: skip
 INLINE_ELEMENTS = 32
@@ -85,14 +88,25 @@ def decode(array: Array, dtype: DType) -> Array:
     return (array.astype(np.uint32) << 16).view(np.float32).reshape(array.shape)
 
 
+def memory_form(array: Array, dtype: DType) -> Array | None:
+    """Return an array of `dtype` as it lies in memory: `ml_dtypes` arrays as their bits.
+
+    None where its elements are of another type.
+    """
+    if _FROM_ML_DTYPES.get(array.dtype.name) == dtype:
+        return array.view(numpy_dtype(dtype))
+    return array if array.dtype == numpy_dtype(dtype) else None
+
+
 def encode(array: Array, dtype: DType) -> Array:
     """Return `array` in the memory form of `dtype`; floats round half to even to bf16.
 
     uint16 as bf16 is in memory form already.
     """
-    if array.dtype.name in _FROM_ML_DTYPES and _FROM_ML_DTYPES[array.dtype.name] == dtype:
-        return array.view(numpy_dtype(dtype))
-    if dtype != BF16 or array.dtype == np.uint16:
+    found = memory_form(array, dtype)
+    if found is not None:
+        return found
+    if dtype != BF16:
         return np.asarray(array, numpy_dtype(dtype))
     bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16

@@ -64,14 +64,13 @@ def check_inputs(types: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[st
 
 
 def _memory_form(name: str, array: Array, type: TensorType) -> Array:
-    if array.dtype.kind == "V":
-        array = arrays.encode(array, type.dtype)
-    if array.dtype != arrays.numpy_dtype(type.dtype):
+    found = arrays.memory_form(array, type.dtype)
+    if found is None:
         held = " (as raw uint16 bits)" if type.dtype == BF16 else ""
         raise UsageError(f"input {name!r} is {array.dtype}, not {type.dtype}{held}")
-    if array.ndim != type.rank:
-        raise UsageError(f"input {name!r} has rank {array.ndim}, not {type.rank}: it is {type}")
-    return array
+    if found.ndim != type.rank:
+        raise UsageError(f"input {name!r} has rank {found.ndim}, not {type.rank}: it is {type}")
+    return found
 
 
 def bind_inputs(types: Mapping[str, Any], inputs: Mapping[str, Array]) -> dict[str, int]:

@@ -60,13 +60,17 @@ F8E4M3FNUZ = DType("f8e4m3fnuz", "s", 8)
 F8E5M2 = DType("f8e5m2", "s", 8)
 F8E5M2FNUZ = DType("f8e5m2fnuz", "s", 8)
 F8E8M0 = DType("f8e8m0", "s", 8)
+F6E2M3 = DType("f6e2m3", "s", 8)
+F6E3M2 = DType("f6e3m2", "s", 8)
 F4E2M1 = DType("f4e2m1", "s", 8)
 I4 = DType("i4", "s", 8)
 U4 = DType("u4", "s", 8)
 I2 = DType("i2", "s", 8)
 U2 = DType("u2", "s", 8)
 
-STORAGE = (F8E4M3FN, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, F8E8M0, F4E2M1, I4, U4, I2, U2)
+STORAGE = (
+    F8E4M3FN, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, F8E8M0, F6E2M3, F6E3M2, F4E2M1, I4, U4, I2, U2,
+)  # fmt: skip
 DTYPES = {
     dtype.name: dtype
     for dtype in (

@@ -30,7 +30,8 @@ _ML_DTYPES = {
     "bf16": ("bfloat16", "uint16"),
     "f8e4m3fn": ("float8_e4m3fn", "uint8"), "f8e4m3fnuz": ("float8_e4m3fnuz", "uint8"),
     "f8e5m2": ("float8_e5m2", "uint8"), "f8e5m2fnuz": ("float8_e5m2fnuz", "uint8"),
-    "f8e8m0": ("float8_e8m0fnu", "uint8"), "f4e2m1": ("float4_e2m1fn", "uint8"),
+    "f8e8m0": ("float8_e8m0fnu", "uint8"), "f6e2m3": ("float6_e2m3fn", "uint8"),
+    "f6e3m2": ("float6_e3m2fn", "uint8"), "f4e2m1": ("float4_e2m1fn", "uint8"),
     "i4": ("int4", "uint8"), "u4": ("uint4", "uint8"),
     "i2": ("int2", "uint8"), "u2": ("uint2", "uint8"),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Eight- and four-bit floats as bits: packing f32 into them and unpacking, exactly.
+"""Eight-, six- and four-bit floats as bits: packing f32 into them and unpacking, exactly.
 
 The formats are storage types: nothing else computes with them. `bitcast` gives and takes the bits.
 """
@@ -15,6 +15,8 @@ from tfc.ir.opdef import NoGrad, Reject, Sample, require
 from tfc.ir.ops.common import SPECIAL, Array, elementwise, floats, integers
 from tfc.ir.types import (
     F4E2M1,
+    F6E2M3,
+    F6E3M2,
     F8E4M3FN,
     F8E4M3FNUZ,
     F8E5M2,
@@ -59,6 +61,8 @@ FORMATS = {
     F8E4M3FNUZ: Format(4, 3, 8, 0x7F, None, 0x80, unsigned_zero=True),
     F8E5M2: Format(5, 2, 15, 0x7B, 0x7C, 0x7E),
     F8E5M2FNUZ: Format(5, 2, 16, 0x7F, None, 0x80, unsigned_zero=True),
+    F6E2M3: Format(2, 3, 1, 0x1F, None, None),
+    F6E3M2: Format(3, 2, 3, 0x1F, None, None),
     F4E2M1: Format(2, 1, 1, 0x7, None, None),
 }
 KNOWN = (*FORMATS, F8E8M0)

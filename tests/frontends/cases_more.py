@@ -208,6 +208,8 @@ def _signals() -> list[Case]:
              expected=[_stft(signal, 3, window)]),
         Case("STFT", [signal, np.int64(4), None, np.int64(8)], {"onesided": 0}, opset=17,
              constant=[1, 3], expected=[_stft(signal, 4, np.ones(8, np.float32), full=True)]),
+        *(Case(f"{name}Window", [np.int64(size)], {"periodic": periodic}, constant=[0])
+          for name in ("Blackman", "Hamming", "Hann") for size, periodic in ((8, 1), (9, 0))),
         Case("MelWeightMatrix", scalars, constant=[0, 1, 2, 3, 4]),
         Case("CumProd", [X, np.array(1)], opset=26, constant=[1], expected=[np.cumprod(X, 1)]),
         Case("CumProd", [X, np.array(0)], {"reverse": 1}, opset=26, constant=[1],

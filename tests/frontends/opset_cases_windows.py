@@ -372,7 +372,7 @@ def _grid_sampled(image: Array, grid: Array, align: bool) -> Array:
 
 def _roi_aligned(image: Array, rois: Array, batch: Array, size: int, samples: int, scale: float,
                  half: bool) -> Array:  # fmt: skip
-    found = np.zeros((len(rois), image.shape[1], size, size), np.float32)
+    found = np.zeros((len(rois), image.shape[1], size, size), image.dtype)
     for r, (roi, item) in enumerate(zip(rois.astype(np.float64), batch, strict=True)):
         x1, y1, x2, y2 = roi * scale - (0.5 if half else 0)
         height, width = y2 - y1, x2 - x1

@@ -315,12 +315,13 @@ class Context:
         return self.integer(name, int(default)) != 0
 
     def real(self, name: str, default: float | None = None) -> float:
-        value = self._attr(name, _FLOAT)
-        # A float32 of the file gets its shortest decimals back: 0.2, not 0.20000000298. Where f64
-        # is computed with, they are other numbers.
-        if value is not None and not self._is_double():
-            value = float(str(np.float32(value)))
-        return float(self._required(name, value, default))
+        given = self._attr(name, _FLOAT)
+        value = float(self._required(name, given, default))
+        # Attributes are float32, left out or not. Where f64 is computed with, they are just that;
+        # elsewhere one of the file gets its shortest decimals back: 0.2, not 0.20000000298.
+        if self._is_double():
+            return float(np.float32(value))
+        return value if given is None else float(str(np.float32(value)))
 
     def _is_double(self) -> bool:
         """Whether an operand is f64."""

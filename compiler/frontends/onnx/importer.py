@@ -390,7 +390,13 @@ class Importer:
     def _given(self, proto: Any) -> Stored:
         """Take an input's value from the caller, as an initialiser."""
         dtype = dtype_from(proto.type.tensor_type.elem_type)
-        array = arrays.encode(np.asarray(self._fixed[proto.name]), dtype)
+        given: Any = self._fixed[proto.name]
+        array = arrays.memory_form(np.asarray(given), dtype)
+        if array is None and not hasattr(given, "dtype") and dtype.kind != "s":
+            # Plain numbers take the input's type.
+            array = arrays.make(given, dtype)
+        if array is None:
+            raise UsageError(f"the value given has element type {given.dtype}, not {dtype}")
         return Stored(array, dtype, self._store((proto.name, array, dtype)))
 
     def _input(self, proto: Any) -> Item:

@@ -9,7 +9,7 @@ from tfc.ir.build import tensor_type
 from tfc.ir.core import Value
 from tfc.ir.dims import Dim, ceildiv, product
 from tfc.ir.ops.common import compute_dtype
-from tfc.ir.types import F32, I32, U8, DType, TensorType, shape_text
+from tfc.ir.types import F32, F64, I32, U8, DType, TensorType, shape_text
 
 
 def _softmax(name: str) -> tuple[Rule, ...]:
@@ -147,10 +147,12 @@ def _layer_norm(ctx: Context) -> Results:
 
 def _rms_norm(ctx: Context) -> Results:
     axis = ctx.axis(ctx.integer("axis", -1), ctx.type().rank)
-    found: Value = ctx.b.rms_norm(
-        _not_widened(ctx), ctx.x(1), axis=axis, eps=ctx.real("epsilon", 1e-5)
-    )
-    return found
+    x, scale = _not_widened(ctx), ctx.x(1)
+    own, result = tensor_type(x).dtype, tensor_type(scale).dtype
+    wide = own if own == result else F64 if F64 in (own, result) else F32
+    x, scale = ctx.cast(x, wide), ctx.cast(scale, wide)
+    found: Value = ctx.b.rms_norm(x, scale, axis=axis, eps=ctx.real("epsilon", 1e-5))
+    return ctx.cast(found, result)
 
 
 def _lp_norm(ctx: Context) -> Results:
@@ -314,6 +316,8 @@ def _dequantize(ctx: Context) -> Results:
     numbers = [unpacked(ctx.b, v) if tensor_type(v).dtype.kind == "s" else v for v in operands]
     x = numbers[0]
     result = dtype_from(code) if code else tensor_type(scale).dtype
+    if not result.is_float:
+        raise ctx.malformed(f"a scale of {result} needs output_dtype")
     if tensor_type(x).dtype.is_int and tensor_type(scale).rank < 2 and scale is numbers[1]:
         found: Value = ctx.b.dequantize_linear(*numbers, axis=axis)
         return ctx.cast(found, result)

@@ -137,8 +137,33 @@ def _mel_weights(ctx: Context) -> Results:
     return found
 
 
+def _window(*terms: float) -> Rule:
+    """A sum of cosines, the k-th with k periods, exact before it is rounded once."""
+
+    def build(ctx: Context) -> Results:
+        size = ctx.dims_or_none(0)
+        span = None if size is None or len(size) != 1 else size[0]
+        dtype = dtype_from(ctx.integer("output_datatype", 1))
+        periods = span if ctx.flag("periodic", True) or span is None else span - 1
+        if not isinstance(span, int) or not isinstance(periods, int) or periods < 1:
+            return ctx.expand()
+        angle = 2 * np.pi * np.arange(span) / periods
+        values = np.sum([term * np.cos(k * angle) for k, term in enumerate(terms)], axis=0)
+        if dtype.is_int:
+            # Integers are what is left of the decimals: 1 must not be a bit less.
+            values = np.round(values, 12)
+        attrs = arrays.constant_attrs(arrays.make(values, dtype), ctx.b.constants, dtype)
+        found: Value = ctx.b.op("constant", **attrs).result
+        return found
+
+    return Rule(build)
+
+
 RULES: dict[str, tuple[Rule, ...]] = {
+    "BlackmanWindow": (_window(0.42, -0.5, 0.08),),
     "DFT": (Rule(_dft),),
+    "HammingWindow": (_window(25 / 46, -21 / 46),),
+    "HannWindow": (_window(0.5, -0.5),),
     "MelWeightMatrix": (Rule(_mel_weights),),
     "STFT": (Rule(_stft),),
 }

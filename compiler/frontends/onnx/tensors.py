@@ -17,6 +17,8 @@ from tfc.ir.types import (
     C64,
     C128,
     F4E2M1,
+    F6E2M3,
+    F6E3M2,
     F8E4M3FN,
     F8E4M3FNUZ,
     F8E5M2,
@@ -49,10 +51,11 @@ DTYPES = {
     1: F32, 2: U8, 3: I8, 4: U16, 5: I16, 6: I32, 7: I64, 9: BOOL, 10: F16, 11: F64, 12: U32,
     13: U64, 14: C64, 15: C128, 16: BF16, 17: F8E4M3FN, 18: F8E4M3FNUZ, 19: F8E5M2,
     20: F8E5M2FNUZ, 21: U4, 22: I4, 23: F4E2M1, 24: F8E8M0, 25: U2, 26: I2,
+    27: F6E2M3, 28: F6E3M2,
 }  # fmt: skip
 DTYPE_NAMES = {0: "undefined", 8: "string"}
 # How many bits an element has in a file, where these are less than a byte.
-_PACKED = {U4: 4, I4: 4, F4E2M1: 4, U2: 2, I2: 2}
+_PACKED = {U4: 4, I4: 4, F4E2M1: 4, U2: 2, I2: 2, F6E2M3: 6, F6E3M2: 6}
 # Which field of a TensorProto holds the elements where raw_data does not, and as which numbers.
 _FIELDS = {
     F32: ("float_data", "<f4"), C64: ("float_data", "<f4"), F64: ("double_data", "<f8"),
@@ -203,6 +206,9 @@ def _number(text: str) -> int:
 
 def _unpack(raw: Array, count: int, bits: int) -> Array:
     """Return what is packed in bytes, lowest bits first, as bytes."""
+    if bits == 6:
+        flat = np.unpackbits(raw, bitorder="little")[: count * bits].reshape(count, bits)
+        return np.packbits(flat, axis=1, bitorder="little").reshape(count)
     parts = [(raw >> shift) & ((1 << bits) - 1) for shift in range(0, 8, bits)]
     return np.stack(parts, axis=-1).reshape(-1)[:count]
 
@@ -211,7 +217,7 @@ def _from_fields(tensor: Any, dtype: DType, shape: tuple[int, ...]) -> Array:
     field, numbers = _FIELDS.get(dtype, ("int32_data", "<i4"))
     values = np.array(getattr(tensor, field), numbers)
     count = int(np.prod(shape, dtype=object)) if shape else 1
-    if dtype in _PACKED:
+    if _PACKED.get(dtype, 6) < 6:
         found = _unpack(values.astype(np.uint8), count, _PACKED[dtype])
     elif dtype in (C64, C128):
         found = values.view(arrays.numpy_dtype(dtype)) if values.size % 2 == 0 else values
