@@ -1,4 +1,4 @@
-"""Ops that write their own loops, at sizes where these take other ways, with many equal elements."""
+"""Ops that write their own loops, where these take other ways, with many equal elements."""
 
 from __future__ import annotations
 
