@@ -18,7 +18,7 @@ def largest_error(got: Array, wanted: Array) -> dict[str, float]:
     else they are an infinite one.
     """
     kind = np.complex128 if "c" in (got.dtype.kind, wanted.dtype.kind) else np.float64
-    x, y = got.astype(kind), wanted.astype(kind)
+    x, y = got.astype(kind).reshape(-1), wanted.astype(kind).reshape(-1)
     if x.size == 0:
         return {"max": 0.0, "scale": 0.0, "relative": 0.0}
     with np.errstate(all="ignore"):

@@ -226,9 +226,13 @@ def random_inputs(
     executable: Executable, sizes: Mapping[str, int], given: Mapping[str, Array]
 ) -> dict[str, Array]:
     """Return every input: as given, or random in a shape of these sizes."""
-    return {
+    inputs = {
         port.name: given[port.name]
         if port.name in given
         else filled("rand", sizes_of(port, sizes), numpy_dtype(port.dtype))
         for port in executable.inputs
     }
+    for element in executable.signature.elements:
+        if element.input not in given and element.part != "negative":
+            inputs[element.input].reshape(-1)[element.index] = sizes[element.symbol]
+    return inputs

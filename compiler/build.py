@@ -33,7 +33,7 @@ from tfc.compiler.link.relocatable import write_relocatable
 from tfc.compiler.link.shared import write_shared
 from tfc.compiler.target import Target
 from tfc.compiler.version import VERSION
-from tfc.ir.core import Module, ops_of
+from tfc.ir.core import Element, Module, SymbolInfo, ops_of
 from tfc.ir.dims import DimLike
 from tfc.ir.errors import UsageError
 from tfc.ir.symbols import start_symbols
@@ -274,7 +274,7 @@ def _manifest(
         "prefix": options.prefix,
         "threads": options.threads,
         "symbols": [
-            {"name": name, "lo": info.lo, "hi": info.hi}
+            {"name": name, "lo": info.lo, "hi": info.hi, **_source(info)}
             for name, info in start_symbols(main).items()
         ],
         "run_time": [{"name": name, "hi": _dim(signature.limits[name])} for name in signature.told],
@@ -285,6 +285,15 @@ def _manifest(
         "versions": {"tfc": VERSION, "llvmlite": LLVMLITE_VERSION},
         "messages": {str(code): text for code, text in messages.items()},
     }
+
+
+def _source(info: SymbolInfo) -> dict[str, Any]:
+    """What the manifest says of where a symbol's value comes from, if not from a shape."""
+    if info.source is None:
+        return {}
+    if isinstance(info.source, Element):
+        return {"input": info.source.input, "element": info.source.index, "part": info.source.part}
+    return {"value": _dim(info.source)}
 
 
 def _port(name: str, type: Any) -> dict[str, Any]:

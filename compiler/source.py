@@ -96,7 +96,8 @@ def specialise(module: Module, dims: Mapping[str, Given]) -> None:
     known = {
         name
         for function in module.functions.values()
-        for name in function.symbols.keys() - run_time_symbols(function).keys()
+        for name, info in function.symbols.items()
+        if info.source is None and name not in run_time_symbols(function)
     }
     for name, given in dims.items():
         if name not in known:

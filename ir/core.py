@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tfc.ir.attrs import ConstRef
+from tfc.ir.dims import DimLike
 from tfc.ir.location import UNKNOWN, Location
 from tfc.ir.types import BufferType, Encoding, Type
 
@@ -253,12 +254,33 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
+class Element:
+    """What an integer input holds at `index`, in row-major order.
+
+    part: `element`, the number itself; `positive` or `negative`, how far it is above or below 0,
+    which are both never negative.
+    """
+
+    input: str
+    index: int
+    part: str = "element"
+
+
+PARTS = ("element", "positive", "negative")
+
+
+@dataclass(frozen=True, slots=True)
 class SymbolInfo:
-    """What is known of a shape symbol: inclusive bounds and the value to optimise for."""
+    """What is known of a symbol: inclusive bounds and the value to optimise for.
+
+    source: where its value comes from, an input's contents or an expression over symbols that
+    stand before it. None: from the inputs' shapes, or from the op that binds it.
+    """
 
     lo: int = 0
     hi: int | None = None
     hint: int | None = None
+    source: Element | DimLike | None = None
 
 
 @dataclass(eq=False, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,31 +23,44 @@ from tfc.ir.symbols import dims_in
 from tfc.ir.types import BOOL, I64, DType, TensorType
 
 Content = npt.NDArray[np.object_]
+Leaf = Callable[[Value], "Content | None"]
 MAX_ELEMENTS = 64
 # How far content is followed through ops that have no `dims` form, such as casts to i32.
 MAX_DEPTH = 8
 
 
-def dims_content(value: Value, constants: ConstantStore | None = None) -> Content | None:
+def dims_content(
+    value: Value, constants: ConstantStore | None = None, leaf: Leaf | None = None
+) -> Content | None:
     """Return the elements of a small integer or bool tensor, as ints, bools and dims.
 
     They are known of `dims` and `constant` ops (of stored constants, where the store is given)
     and of ops with the trait DIMS on such. None where they are not, or are more than 64.
+    leaf: what is known of values that no op defines.
     """
-    return _content(value, constants, MAX_DEPTH)
+    return _content(value, _Known(constants, leaf), MAX_DEPTH)
 
 
-def _content(value: Value, constants: ConstantStore | None, depth: int) -> Content | None:
+class _Known(NamedTuple):
+    constants: ConstantStore | None
+    leaf: Leaf | None
+
+
+def _content(value: Value, known: _Known, depth: int) -> Content | None:
     op, type = value.op, value.type
-    if op is None or not isinstance(op.defn, OpDef) or not isinstance(type, TensorType):
+    if not isinstance(type, TensorType):
         return None
     if not (type.dtype.is_int or type.dtype == BOOL) or not _is_small(type):
         return None
+    if op is None:
+        return None if known.leaf is None else known.leaf(value)
+    if not isinstance(op.defn, OpDef):
+        return None
     if op.defn.kind is Kind.CONSTANT:
-        return _constant_content(op, op.defn, constants)
+        return _constant_content(op, op.defn, known.constants)
     if depth == 0 or Trait.DIMS not in op.defn.traits or len(op.results) != 1:
         return None
-    return _evaluate(op, op.defn, type, constants, depth - 1)
+    return _evaluate(op, op.defn, type, known, depth - 1)
 
 
 def _is_small(type: TensorType) -> bool:
@@ -64,15 +77,13 @@ def _constant_content(op: Op, defn: OpDef, constants: ConstantStore | None) -> C
     return np.asarray(defn.ref(op.attrs)).astype(object)
 
 
-def _evaluate(
-    op: Op, defn: OpDef, type: TensorType, constants: ConstantStore | None, depth: int
-) -> Content | None:
+def _evaluate(op: Op, defn: OpDef, type: TensorType, known: _Known, depth: int) -> Content | None:
     """Run an op's reference on the content of its operands; plain numbers keep their dtype."""
     if dims_in(op.attrs):
         return None
     operands: list[npt.NDArray[Any]] = []
     for value in op.operands:
-        content = _content(value, constants, depth)
+        content = _content(value, known, depth)
         if content is None:
             return None
         assert isinstance(value.type, TensorType)

@@ -14,12 +14,23 @@ import numpy as np
 from tfc.ir import arrays
 from tfc.ir.arrays import Array
 from tfc.ir.attrs import ConstRef
+from tfc.ir.build import tensor_type
 from tfc.ir.constants import ConstantStore
-from tfc.ir.core import Block, Function, Module, Op, Value
+from tfc.ir.core import Block, Function, Module, Op, SymbolInfo, Value
 from tfc.ir.dims import evaluate as evaluate_dim
 from tfc.ir.errors import CompileError, UsageError
 from tfc.ir.opdef import OpDef
-from tfc.ir.symbols import BIND, bind_shapes, check_bounds, type_symbols, with_symbols
+from tfc.ir.symbols import (
+    ASSUMES,
+    BIND,
+    bind_elements,
+    bind_shapes,
+    check_assumed,
+    check_bounds,
+    define,
+    type_symbols,
+    with_symbols,
+)
 from tfc.ir.types import BF16, TensorType
 
 Visit: TypeAlias = Callable[[Value, Array], None]
@@ -42,8 +53,9 @@ def evaluate_ops(
     function = what.main if isinstance(what, Module) else what
     types = {arg.name: arg.type for arg in function.args}
     arguments = check_inputs(types, inputs)
-    symbols = bind_inputs(types, arguments)
+    symbols = bind_inputs(types, arguments, function.symbols)
     check_bounds(function.symbols, symbols)
+    check_assumed(function.attrs.get(ASSUMES, ()), symbols)
     interpreter = Interpreter(constants, symbols, visit)
     with np.errstate(all="ignore"):
         outputs = interpreter.block(function.block, list(arguments.values()), {})
@@ -73,11 +85,14 @@ def _memory_form(name: str, array: Array, type: TensorType) -> Array:
     return found
 
 
-def bind_inputs(types: Mapping[str, Any], inputs: Mapping[str, Array]) -> dict[str, int]:
-    """Return the symbols' values that the inputs' shapes give. Raises UsageError."""
-    return bind_shapes(
-        (f"input {name!r}", type.shape, inputs[name].shape) for name, type in types.items()
-    )
+def bind_inputs(
+    types: Mapping[str, Any], inputs: Mapping[str, Array], symbols: Mapping[str, SymbolInfo]
+) -> dict[str, int]:
+    """Return the symbols' values that the inputs' shapes and contents give. Raises UsageError."""
+    shapes = [(f"input {name!r}", type.shape, inputs[name].shape) for name, type in types.items()]
+    values = bind_shapes(shapes, bind_elements(symbols, inputs))
+    define(symbols, values)
+    return values
 
 
 class Interpreter:
@@ -108,6 +123,10 @@ class Interpreter:
         assert isinstance(op.defn, OpDef)
         if op.regions:
             return self._with_regions(op, op.defn, operands, values)
+        if op.defn.assumes is not None:
+            types = [tensor_type(value) for value in op.operands]
+            assumed = op.defn.assumes(types, op.attrs)
+            check_assumed([(a.zero, a.message) for a in assumed], self.symbols)
         attrs = with_symbols(op.attrs, self.symbols)
         if any(isinstance(getattr(attrs, field.name), ConstRef) for field in fields(attrs)):
             return [arrays.constant_array(attrs, self.constants)]

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from tfc.ir.core import Block, Function, Module, Op, Value
+from tfc.ir.core import Block, Element, Function, Module, Op, SymbolInfo, Value
 from tfc.ir.dims import symbols_of
 from tfc.ir.errors import VerifyError
-from tfc.ir.symbols import BIND, bound_by, dims_in, type_symbols
+from tfc.ir.symbols import BIND, bound_by, dims_in, run_time_symbols, type_symbols
 from tfc.ir.text.lexer import is_symbol
 from tfc.ir.text.printer import Printer
-from tfc.ir.types import Type
+from tfc.ir.types import TensorType, Type
 
 CONTEXT_LINES = 10
 
@@ -61,6 +61,7 @@ class Checker:
                 self.fail(f"@{function.name}: {name!r} cannot be the name of a symbol")
             if info.hi is not None and info.hi < info.lo:
                 self.fail(f"@{function.name}: symbol {name} has bounds {info.lo}..{info.hi}")
+            self._source(function, name, info)
         self.declared = set(function.symbols)
         self.run_time = set()
         for op in function.block.walk():
@@ -70,12 +71,38 @@ class Checker:
             own = function.symbols.get(bound)
             if own is None:
                 self.fail(f"{bound} is no symbol of @{function.name}", op)
-            if own.lo != 0 or own.hi is not None:
-                self.fail(f"{bound} has bounds beside that of the op", op)
+            if own.lo != 0 or own.hi is not None or own.source is not None:
+                self.fail(f"{bound} has bounds or a source beside the op", op)
             if bound in self.run_time:
                 self.fail(f"{bound} is bound twice", op)
             self.run_time.add(bound)
         self.declared -= self.run_time
+
+    def _source(self, function: Function, name: str, info: SymbolInfo) -> None:
+        """Check where a symbol's value comes from."""
+        if isinstance(info.source, Element):
+            type = dict(self.inputs(function)).get(info.source.input)
+            size = type.size if isinstance(type, TensorType) and type.dtype.is_int else 0
+            if not isinstance(size, int) or not 0 <= info.source.index < size:
+                place = f"element {info.source.index} of {info.source.input!r}"
+                self.fail(f"@{function.name}: {name} is {place}, which is {type}")
+            if info.lo < 0:
+                self.fail(f"@{function.name}: {name} may be negative")
+        elif info.source is not None:
+            before = list(function.symbols)[: list(function.symbols).index(name)]
+            late = run_time_symbols(function)
+            unknown = sorted(symbols_of(info.source) - (set(before) - late.keys()))
+            if unknown:
+                self.fail(
+                    f"@{function.name}: {name} speaks of {', '.join(unknown)}, not known then"
+                )
+            named = {n for _, type in self.inputs(function) for n in type_symbols(type)}
+            if name in named:
+                self.fail(f"@{function.name}: an input has {name} as a dim, which is {info.source}")
+
+    def inputs(self, function: Function) -> list[tuple[str, Type]]:
+        """The names and types of what a function is given."""
+        return [(arg.name, arg.type) for arg in function.args]
 
     def _block(self, block: Block, visible: set[Value], ending: str) -> None:
         """Check a block that may use the values of `visible`, which is left as it was."""

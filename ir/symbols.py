@@ -9,11 +9,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from tfc.ir.core import Function, Op, SymbolInfo
+from tfc.ir.core import Element, Function, Op, SymbolInfo
 from tfc.ir.dims import Dim, DimLike, coefficient, evaluate, substitute, symbols_of
 from tfc.ir.errors import UsageError
 from tfc.ir.types import BufferType, DType, TensorType, Type
 
+# The attribute of a function that lists what it takes for granted of its symbols, as pairs of a dim
+# that is 0 and a message.
+ASSUMES = "assumes"
 # The op, of either level, that gives a symbol its value while a program runs.
 BIND = "bind"
 _DIMLESS = (int, float, complex, str, DType, type(None))
@@ -86,7 +89,8 @@ def start_symbols(function: Function) -> dict[str, SymbolInfo]:
 
 
 def substitute_in(function: Function, values: Mapping[str, DimLike]) -> None:
-    """Replace symbols in all types, attributes and regions of a function."""
+    """Replace symbols in all types, attributes and regions of a function, and in other symbols."""
+    function.symbols = {n: with_symbols(info, values) for n, info in function.symbols.items()}
     for arg in function.args:
         arg.type = with_symbols(arg.type, values)
     for op in function.block.walk():
@@ -155,6 +159,40 @@ def _bind(item: tuple[str, int, DimLike, int], values: dict[str, int]) -> bool:
     return True
 
 
+def bind_elements(symbols: Mapping[str, SymbolInfo], inputs: Mapping[str, Any]) -> dict[str, int]:
+    """Return the values of symbols that come from the inputs' contents, given as arrays."""
+    found: dict[str, int] = {}
+    for name, info in symbols.items():
+        if not isinstance(info.source, Element):
+            continue
+        flat = inputs[info.source.input].reshape(-1)
+        # One that is too short has a shape that does not fit.
+        if info.source.index < len(flat):
+            found[name] = part_of(int(flat[info.source.index]), info.source.part)
+    return found
+
+
+def part_of(number: int, part: str) -> int:
+    """Return what `Element` says of a number."""
+    if part == "element":
+        return number
+    return max(number if part == "positive" else -number, 0)
+
+
+def define(symbols: Mapping[str, SymbolInfo], values: dict[str, int]) -> None:
+    """Add the values of symbols that are expressions over others."""
+    for name, info in symbols.items():
+        if isinstance(info.source, (int, Dim)):
+            values[name] = evaluate(info.source, values)
+
+
+def check_assumed(assumed: Iterable[tuple[DimLike, str]], values: Mapping[str, int]) -> None:
+    """Refuse values for which something does not hold that a function takes for granted."""
+    for zero, message in assumed:
+        if symbols_of(zero) <= values.keys() and evaluate(zero, values) != 0:
+            raise UsageError(f"check failed: {message}")
+
+
 def check_bounds(symbols: Mapping[str, SymbolInfo], values: Mapping[str, int]) -> None:
     """Refuse a symbol's value outside its bounds with UsageError."""
     for name, info in symbols.items():
@@ -163,4 +201,13 @@ def check_bounds(symbols: Mapping[str, SymbolInfo], values: Mapping[str, int]) -
             continue
         if value < info.lo or (info.hi is not None and value > info.hi):
             high = "" if info.hi is None else str(info.hi)
-            raise UsageError(f"{name} is {value}, outside {info.lo}..{high}")
+            raise UsageError(f"{described(name, info)} is {value}, outside {info.lo}..{high}")
+
+
+def described(name: str, info: SymbolInfo) -> str:
+    """Return the name of a symbol for a message, with where it comes from."""
+    source = info.source
+    if isinstance(source, Element):
+        part = "" if source.part == "element" else f"{source.part} part of "
+        return f"{name}, the {part}element {source.index} of input {source.input!r},"
+    return name if source is None else f"{name} = {source}"

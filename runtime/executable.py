@@ -77,6 +77,9 @@ class Executable(FastCall):
         self._native_run = library.run
         self._dtypes = tuple(numpy_dtype(port.dtype) for port in self.inputs)
         self._plans: dict[Any, _Plan] = {}
+        # The inputs of which plans depend on what they hold, too.
+        held = {element.input for element in self.signature.elements}
+        self._read = [i for i, port in enumerate(self.inputs) if port.name in held]
         self._spaces: list[_Space] = []
         self._home: _Space | None = None
         self._fast_words = self._fast_state() if layout_is_known() else None
@@ -149,10 +152,12 @@ class Executable(FastCall):
 
     def _run(self, inputs: Sequence[Any]) -> list[Array]:
         arrays = self._checked(inputs)
-        key = arrays[0].shape if len(arrays) == 1 else tuple([x.shape for x in arrays])
+        key: Any = arrays[0].shape if len(arrays) == 1 else tuple([x.shape for x in arrays])
+        if self._read:
+            key = (key, *[arrays[i].tobytes() for i in self._read])
         plan = self._plans.get(key)
         if plan is None:
-            plan = self._plan(key, [x.shape for x in arrays])
+            plan = self._plan(key, arrays)
         try:
             frame = plan.frames.pop()
         except IndexError:
@@ -196,9 +201,10 @@ class Executable(FastCall):
         entries = zip(inputs, self.inputs, dtypes, strict=True)
         return [as_input(x, port, dtype) for x, port, dtype in entries]
 
-    def _plan(self, key: Any, shapes: list[tuple[int, ...]]) -> _Plan:
-        self.signature.check_shapes(shapes)
-        plan = _Plan(self, shapes)
+    def _plan(self, key: Any, arrays: Sequence[Array]) -> _Plan:
+        self.signature.check_shapes([x.shape for x in arrays])
+        self.signature.check_elements(arrays)
+        plan = _Plan(self, arrays)
         if len(self._plans) >= _MAX_PLANS:
             self._plans.clear()
         self._plans[key] = plan
@@ -289,10 +295,13 @@ def _part(whole: Array, words: Any, at: int, rank: int) -> Array:
 
 
 class _Plan:
-    """What depends on the inputs' shapes alone; `frames` are free argument blocks."""
+    """What depends on the inputs' shapes, and on numbers that stand for dims.
 
-    def __init__(self, executable: Executable, shapes: list[tuple[int, ...]]) -> None:
-        self.shapes = shapes
+    frames: free argument blocks.
+    """
+
+    def __init__(self, executable: Executable, arrays: Sequence[Array]) -> None:
+        self.shapes = shapes = [x.shape for x in arrays]
         self.frames: list[_Frame] = []
         self.outputs: list[tuple[tuple[int, ...], np.dtype[Any]]] = []
         self.workspace = 0
@@ -306,8 +315,9 @@ class _Plan:
                 for i, port in enumerate(ports)
             ]
         inputs = _words(TENSOR_WORDS * len(shapes))
-        for i, shape in enumerate(shapes):
+        for i, (shape, x) in enumerate(zip(shapes, arrays, strict=True)):
             start = TENSOR_WORDS * i + 2
+            inputs[start - 2] = _address(x)
             inputs[start : start + len(shape)] = list(shape)
         outputs = _words(TENSOR_WORDS * len(ports))
         symbols = _words(len(executable.signature.symbols))

@@ -75,12 +75,24 @@ class Port:
 
 
 @dataclass(frozen=True)
+class Element:
+    """A symbol whose value is what an input holds, or how far that is above or below 0."""
+
+    symbol: str
+    input: str
+    index: int
+    part: str
+
+
+@dataclass(frozen=True)
 class Signature:
     """All inputs and outputs, and the bounds (lowest, highest or None) of the symbols."""
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     symbols: dict[str, tuple[int, int | None]]
+    # The symbols whose value an input holds.
+    elements: tuple[Element, ...] = ()
 
     @classmethod
     def of(cls, manifest: Mapping[str, Any]) -> Signature:
@@ -90,6 +102,11 @@ class Signature:
             tuple(Port.of(entry) for entry in manifest["inputs"]),
             tuple(Port.of(entry, run_time) for entry in manifest["outputs"]),
             {s["name"]: (s.get("lo", 0), s.get("hi")) for s in manifest["symbols"]},
+            tuple(
+                Element(s["name"], s["input"], s["element"], s["part"])
+                for s in manifest["symbols"]
+                if "input" in s
+            ),
         )
         for port in (*signature.inputs, *signature.outputs):
             numpy_dtype(port.dtype)
@@ -136,6 +153,19 @@ class Signature:
                     first.setdefault(dim, where)
                     self._check_bounds(where, dim, size)
         return bound
+
+    def check_elements(self, arrays: Sequence[Array]) -> None:
+        """Refuse, with InputError, numbers in inputs that dims cannot be."""
+        named = {port.name: x for port, x in zip(self.inputs, arrays, strict=True)}
+        for element in self.elements:
+            number = int(named[element.input].reshape(-1)[element.index])
+            value = number
+            if element.part != "element":
+                value = max(number if element.part == "positive" else -number, 0)
+            where = f"input {element.input}, element {element.index}"
+            lo, hi = self.symbols[element.symbol]
+            if value < lo or (hi is not None and value > hi):
+                raise InputError(f"{where} is {number}, which the model does not take")
 
     def _check_bounds(self, where: str, symbol: str, size: int) -> None:
         lo, hi = self.symbols[symbol]

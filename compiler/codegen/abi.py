@@ -5,7 +5,7 @@ Layouts and codes are those that `header.py` writes down for C.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tfc.compiler.codegen.builder import THREADS, Builder
@@ -19,8 +19,8 @@ from tfc.compiler.codegen.values import (
     CTX_WORKSPACE_BYTES,
 )
 from tfc.compiler.target import X86_FEATURES, Target
-from tfc.ir.core import Function
-from tfc.ir.dims import Dim, DimLike, Symbol, symbols_of
+from tfc.ir.core import Element, Function
+from tfc.ir.dims import Call, Dim, DimLike, Symbol, symbols_of, terms_of
 from tfc.ir.errors import CompileError, UnsupportedError
 from tfc.ir.extent import highest, most, room
 from tfc.ir.symbols import start_symbols
@@ -45,6 +45,7 @@ CODE_NAMES = {
 }
 
 MAX_RANK = 8
+MOST_BYTES, MOST_THREADS = f"{2.0**62:e}", 2**16
 TENSOR_DATA, TENSOR_CAPACITY, TENSOR_DIMS = 0, 8, 16
 TENSOR_BYTES = TENSOR_DIMS + 8 * MAX_RANK
 
@@ -166,12 +167,108 @@ class _Abi:
         with b.function() as text:
             b.param("%inputs", "ptr")
             b.param("%symbols", "ptr")
+            self._read_elements()
             rest = self._bind_symbols()
             for value, expected in rest:
                 self._require(b.compare("icmp eq", "i64", value, b.dim(expected)), BAD_SHAPE)
+            self._define_symbols()
             self._check_bounds()
+            self._check_sizes()
             b.ret("i32 0")
         self._define(f"internal i32 @{self.prefix}_bind(ptr %inputs, ptr %symbols)", text.body())
+
+    def _sources(self) -> Iterator[tuple[str, Element]]:
+        """The symbols that come from inputs' contents."""
+        for name in self.signature.symbols:
+            source = self.main.symbols[name].source
+            if isinstance(source, Element):
+                yield name, source
+
+    def _read_elements(self) -> None:
+        """Store each symbol that is an element of an input, once the input's shape is checked."""
+        b = self.b
+        positions = {name: i for i, (name, _) in enumerate(self.signature.inputs)}
+        known: dict[int, str] = {}
+        for name, source in self._sources():
+            position = positions[source.input]
+            _, type = self.signature.inputs[position]
+            if position not in known:
+                known[position] = self._checked_data(position, type)
+            bits = f"i{type.dtype.bits}"
+            element = self._load_element(bits, known[position], source.index)
+            sign = "sext" if type.dtype.kind == "i" else "zext"
+            number = element if bits == "i64" else b.convert(sign, bits, element, "i64")
+            value = self._part(number, source.part)
+            b.symbols[name] = value
+            self._store(value, "%symbols", 8 * self.signature.symbols.index(name))
+
+    def _checked_data(self, position: int, type: TensorType) -> str:
+        """The data of an input whose shape is fixed."""
+        b = self.b
+        for axis, dim in enumerate(type.shape):
+            size = self._load("i64", "%inputs", position * TENSOR_BYTES + TENSOR_DIMS + 8 * axis)
+            self._require(b.compare("icmp eq", "i64", size, b.dim(dim)), BAD_SHAPE)
+        data = self._load("ptr", "%inputs", position * TENSOR_BYTES + TENSOR_DATA)
+        self._require(b.compare("icmp ne", "ptr", data, "null"), BAD_SHAPE)
+        return data
+
+    def _load_element(self, bits: str, data: str, index: int) -> str:
+        at = self.b.let("ptr", f"getelementptr {bits}, ptr {data}, i64 {index}", data)
+        return self.b.effect(bits, f"load {bits}, ptr {at}, align 1")
+
+    def _part(self, number: str, part: str) -> str:
+        b = self.b
+        if part == "element":
+            return number
+        if part == "negative":
+            # The least number has no opposite.
+            number = b.intrinsic("smax", "i64", ("i64", number), ("i64", str(-(2**63) + 1)))
+            number = b.op("sub", "i64", "0", number)
+        return b.intrinsic("smax", "i64", ("i64", number), ("i64", "0"))
+
+    def _define_symbols(self) -> None:
+        """Store the symbols that are expressions over others."""
+        for i, name in enumerate(self.signature.symbols):
+            source = self.main.symbols[name].source
+            if isinstance(source, (int, Dim)):
+                value = self.b.symbols[name] = self.b.dim(source)
+                self._store(value, "%symbols", 8 * i)
+
+    def _check_sizes(self) -> None:
+        """Refuse numbers that make tensors too large, where they do not come from tensors' dims.
+
+        Sizes are computed again as floats, which show what 64 bits do not hold.
+        """
+        sizes: tuple[DimLike, ...] = self.main.attrs.get("sizes", ())
+        for size in (self.signature.workspace, *sizes) if sizes else ():
+            if isinstance(size, Dim):
+                small = self.b.compare("fcmp olt", "double", self._magnitude(size), MOST_BYTES)
+                self._require(small, OUT_OF_BOUNDS)
+
+    def _magnitude(self, dim: DimLike) -> str:
+        """At least the size of every number on the way to the value of an expression."""
+        b = self.b
+        total = "0.0"
+        for mono, coeff in terms_of(dim):
+            part = f"{float(abs(coeff)):e}"
+            for atom in mono:
+                part = b.op("fmul", "double", part, self._atom_magnitude(atom))
+            total = b.op("fadd", "double", total, part)
+        return total
+
+    def _atom_magnitude(self, atom: Symbol | Call) -> str:
+        b = self.b
+        if isinstance(atom, Symbol):
+            if atom.name == THREADS:
+                return f"{float(MOST_THREADS):e}"
+            return b.convert("sitofp", "i64", b.symbols[atom.name], "double")
+        parts = [self._magnitude(arg) for arg in atom.args]
+        if atom.fn == "floordiv":
+            return parts[0]
+        total = parts[0]
+        for part in parts[1:]:
+            total = b.op("fadd", "double", total, part)
+        return total
 
     def _bind_symbols(self) -> list[tuple[str, DimLike]]:
         """Store each symbol; return the dims that are left to compare."""
@@ -192,6 +289,7 @@ class _Abi:
         for _, type in (*self.signature.inputs, *self.signature.outputs):
             used |= {name for dim in type.shape for name in symbols_of(dim)}
         used -= self.signature.limits.keys()
+        used -= {name for name, info in self.main.symbols.items() if info.source is not None}
         for name in sorted(used - set(self.b.symbols)):
             raise CompileError(f"no input has a dim that is just the symbol {name}")
         return rest
@@ -200,7 +298,7 @@ class _Abi:
         for name in self.signature.symbols:
             info = self.main.symbols[name]
             value = self.b.symbols[name]
-            if info.lo > 0:
+            if info.lo > 0 or info.source is not None:
                 low = self.b.compare("icmp sge", "i64", value, str(info.lo))
                 self._require(low, OUT_OF_BOUNDS)
             if info.hi is not None:

@@ -6,7 +6,7 @@ import re
 from string import Template
 
 from tfc.compiler.codegen.abi import CODE_NAMES, MAX_RANK, MESSAGES, Signature
-from tfc.ir.core import Function
+from tfc.ir.core import Element, Function
 from tfc.ir.types import TensorType
 
 _TEXT = Template("""\
@@ -56,7 +56,7 @@ $CODES
  * any number of calls may run at once, each with its own workspace and outputs. */
 int32_t ${P}_run(const ${P}_ctx *ctx, const ${P}_tensor *inputs, ${P}_tensor *outputs);
 
-/* Reads the inputs' dims only. Writes the outputs' dims, and the bytes that they need into
+/* Reads the inputs' dims$READ. Writes the outputs' dims, and the bytes that they need into
  * capacity; a dim that only a run tells is written as the most that it can be.
  * symbols (${P}_SYMBOLS numbers, or null) receives the symbolic dims. */
 int32_t ${P}_shapes(const ${P}_tensor *inputs, ${P}_tensor *outputs, int64_t *symbols);
@@ -108,9 +108,17 @@ def header_text(main: Function, prefix: str, *, title: str = "", has_pool: bool 
         MACROS=_ports(prefix, "INPUT", signature.inputs)
         + _ports(prefix, "OUTPUT", signature.outputs),
         SYMBOLS="\n".join(symbols) + "\n",
+        READ=_contents(main, signature),
         CODES="\n".join(codes) + "\n",
         POOL=_POOL.substitute(P=prefix) if has_pool else "",
     )
+
+
+def _contents(main: Function, signature: Signature) -> str:
+    """Say which inputs' contents decide dims."""
+    sources = [main.symbols[name].source for name in signature.symbols]
+    names = dict.fromkeys(s.input for s in sources if isinstance(s, Element))
+    return f", and what {_comment(', '.join(names))} hold" if names else " only"
 
 
 def _overview(signature: Signature) -> list[str]:

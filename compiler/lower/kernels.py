@@ -499,7 +499,7 @@ class KernelBuilder:
         """Declare the symbols that a kernel uses."""
         main = self.storage.function.symbols
         used = _symbols(function) if main else set()
-        function.symbols = {s: main[s] for s in main if s in used}
+        function.symbols = {s: replace(main[s], source=None) for s in main if s in used}
         return function
 
     def _unique(self, function: Function) -> str:

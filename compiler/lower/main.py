@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from tfc.compiler.lower.cost import estimate
 from tfc.compiler.lower.data import DataTable
 from tfc.compiler.lower.items import Bound, Branch, Call, Demand, Item, Repeat, Scalar, spans
 from tfc.compiler.lower.memplan import Lifetime, plan_memory
 from tfc.compiler.lower.storage import Place, Root, RootKind, Storage
-from tfc.compiler.passes.assume import ATTRIBUTE, Assumed
+from tfc.compiler.passes.assume import Assumed
 from tfc.ir.core import Block, Function, Module, Value
 from tfc.ir.dims import DimLike, symbols_of
 from tfc.ir.extent import highest, most, room
 from tfc.ir.loop.build import LoopBuilder
 from tfc.ir.loop.nodes import BindAttrs, BufferAttrs, CallAttrs, ConstantAttrs
+from tfc.ir.symbols import ASSUMES, type_symbols
 from tfc.ir.types import BufferType, DType, TensorType
 
 # Codes below are those that every program returns.
@@ -60,17 +62,33 @@ class MainWriter:
         block = Block(types, names)
         self.args = block.args
         self.b = LoopBuilder(block)
-        self.assumed = self._check_assumed(self.source.attrs.get(ATTRIBUTE, ()))
+        self.assumed = self._check_assumed(self.source.attrs.get(ASSUMES, ()))
         workspace = self._plan_workspace(items)
         self._items(items)
         self.b.emit("return")
-        attrs = {
+        attrs: dict[str, Any] = {
             "inputs": tuple(self.inputs),
             "outputs": tuple(self.outputs),
             "workspace": workspace,
         }
+        if sizes := self._sizes():
+            attrs["sizes"] = sizes
         symbols = dict(self.source.symbols)
         self.program.add(Function("main", block, "main", symbols, (), attrs))
+
+    def _sizes(self) -> tuple[DimLike, ...]:
+        """The most bytes of tensors whose dims are no inputs' dims: they may be absurdly many."""
+        chosen = {name for name, info in self.source.symbols.items() if info.source is not None}
+        chosen |= self.limits.keys()
+        found: dict[DimLike, None] = {}
+        if chosen:
+            for op in self.source.block.walk():
+                for value in op.results:
+                    assert isinstance(value.type, TensorType)
+                    if type_symbols(value.type) & chosen:
+                        room_for = room(value.type.shape, self.limits)
+                        found[room_for * value.type.dtype.bytes] = None
+        return tuple(found)
 
     def _check(self, holds: Value, message: str) -> None:
         """End the run where something that the graph takes for granted does not hold."""

@@ -15,9 +15,8 @@ from tfc.ir.core import Block, Function, Module, Op
 from tfc.ir.dims import DimLike, Interval, bounds, maximum, minimum, symbols_of
 from tfc.ir.opdef import OPS
 from tfc.ir.ops.flow import IfAttrs, LoopAttrs
-from tfc.ir.symbols import BIND
+from tfc.ir.symbols import ASSUMES, BIND
 
-ATTRIBUTE = "assumes"
 # How messages begin: what follows is what had to be so.
 NOT_SO = "it does not hold that"
 IF, LOOP = OPS["if"], OPS["loop"]
@@ -38,9 +37,9 @@ def add_assumed(block: Block, assumed: Sequence[tuple[DimLike, str]]) -> None:
     """
     parent = block.parent
     if isinstance(parent, Function):
-        found = _merged(parent.attrs.get(ATTRIBUTE, ()), assumed)
+        found = _merged(parent.attrs.get(ASSUMES, ()), assumed)
         if found:
-            parent.attrs[ATTRIBUTE] = found
+            parent.attrs[ASSUMES] = found
         return
     if parent is None or parent.block is None:
         return

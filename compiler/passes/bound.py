@@ -56,7 +56,7 @@ def _replaced(function: Function, op: Op, value: DimLike) -> bool:
     """Put `value` in the place of a symbol, unless some result's type would then be another."""
     types = [(value, value.type) for value in _values(function)]
     attrs: list[tuple[Op, Any]] = [(inner, inner.attrs) for inner in function.block.walk()]
-    own = function.attrs
+    own, symbols = function.attrs, function.symbols
     name = op.attrs.symbol
     substitute_in(function, {name: value})
     if not all(_is_inferred(inner) for inner in function.block.walk()):
@@ -64,7 +64,7 @@ def _replaced(function: Function, op: Op, value: DimLike) -> bool:
             changed.type = type
         for inner, old in attrs:
             inner.set_attrs(old)
-        function.attrs = own
+        function.attrs, function.symbols = own, symbols
         return False
     op.erase()
     del function.symbols[name]

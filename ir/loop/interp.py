@@ -18,7 +18,7 @@ from tfc.ir.errors import UsageError, VerifyError
 from tfc.ir.extent import highest, room
 from tfc.ir.loop import numeric
 from tfc.ir.loop.memory import AccessError, Array, Buffer, flat, fresh, make_buffer
-from tfc.ir.symbols import bind_shapes, check_bounds, run_time_symbols
+from tfc.ir.symbols import bind_elements, bind_shapes, check_bounds, define, run_time_symbols
 from tfc.ir.types import BF16, U8, BufferType, DType, ScalarType, TensorType, Type, VectorType
 
 THREADS = "threads"
@@ -63,7 +63,9 @@ def run_program(
         (f"input {name!r}", type.shape, array.shape)
         for (name, type), array in zip(wanted.items(), given, strict=True)
     ]
-    machine = Machine(module, bind_shapes(shapes, symbols))
+    own = bind_elements(main.symbols, dict(zip(wanted, given, strict=True)))
+    machine = Machine(module, bind_shapes(shapes, {**own, **(symbols or {})}))
+    define(main.symbols, machine.symbols)
     check_bounds(main.symbols, machine.symbols)
     limits = highest(main)
     outputs = {
@@ -84,7 +86,7 @@ class Machine:
 
     def __init__(self, module: Module | None, symbols: Mapping[str, int]) -> None:
         self.module = module
-        self.symbols = {THREADS: 1, **symbols}
+        self.symbols: dict[str, int] = {THREADS: 1, **symbols}
         self.workspace = np.zeros(0, np.uint8)
 
     def function(self, function: Function, args: Sequence[Any]) -> None:

@@ -109,6 +109,9 @@ class LoopChecker(Checker):
                     self.fail(f"@{function.name}: {attr_text(entry)} in {key} is no name and type")
         return found
 
+    def inputs(self, function: Function) -> list[tuple[str, Type]]:
+        return list(function.attrs.get("inputs", ()))
+
     def _symbols(self, function: Function) -> None:
         super()._symbols(function)
         self.declared.add(THREADS)

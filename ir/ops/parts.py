@@ -14,7 +14,7 @@ import numpy as np
 from tfc.ir.body import Expr, ExprBuilder, Index, Range
 from tfc.ir.build import GraphBuilder, tensor_type
 from tfc.ir.core import Op, Value
-from tfc.ir.dims import DimLike, UndecidableError, maximum, minimum, mod, product
+from tfc.ir.dims import DimLike, UndecidableError, bounds, maximum, minimum, mod, product
 from tfc.ir.opdef import Assumption, Kind, OpDef, Reject, Sample, register, require
 from tfc.ir.ops.common import (
     Array,
@@ -53,9 +53,12 @@ def _infer_slice(types: Sequence[TensorType], attrs: SliceAttrs) -> Sequence[Ten
         require(step != 0, f"step of axis {axis} is 0")
         if isinstance(size, int) and size == 0:
             continue
+        # Where nothing is taken the first index may be the one behind the last element.
+        least, _ = bounds(size, {})
+        spare = 0 if least is not None and least > 0 else 1
         for i in (start, start + (size - 1) * step):
             require(
-                not refuted(0, i) and not refuted(i, x.shape[axis] - 1),
+                not refuted(-spare, i) and not refuted(i, x.shape[axis] - 1 + spare),
                 f"index {i} is outside of dim {x.shape[axis]} of axis {axis}",
             )
     return (TensorType(x.dtype, attrs.sizes),)

@@ -7,7 +7,18 @@ from __future__ import annotations
 
 from tfc.ir.attrs import ConstRef
 from tfc.ir.constants import ConstantStore
-from tfc.ir.core import Block, DataEntry, Function, Module, Op, SymbolInfo, Value
+from tfc.ir.core import (
+    PARTS,
+    Block,
+    DataEntry,
+    Element,
+    Function,
+    Module,
+    Op,
+    SymbolInfo,
+    Value,
+)
+from tfc.ir.dims import DimLike
 from tfc.ir.location import UNKNOWN, Location
 from tfc.ir.loop.nodes import LOOP_OPS, LoopOp
 from tfc.ir.opdef import OPS, OpDef
@@ -148,11 +159,24 @@ class Parser(Reader):
             if self.accept(":"):
                 lo = self.integer()
                 self.expect("..")
-                if self.tokens[self.at] not in ("}", ",", "~"):
+                if self.tokens[self.at] not in ("}", ",", "~", "="):
                     hi = self.integer()
+            source = self.source() if self.accept("=") else None
             if self.accept("~"):
                 hint = self.integer()
-            function.symbols[name] = SymbolInfo(lo, hi, hint)
+            function.symbols[name] = SymbolInfo(lo, hi, hint, source)
+
+    def source(self) -> Element | DimLike:
+        """Where a symbol's value comes from: `element(%x, 0)`, or a dim."""
+        part, bracket = self.tokens[self.at : self.at + 2]
+        if part not in PARTS or bracket != "(":
+            return self.dim()
+        self.at += 2
+        name = self.sigil("%", "an input like %x")
+        self.expect(",")
+        index = self.integer()
+        self.expect(")")
+        return Element(name, index, part)
 
     def attrs(self) -> dict[str, object]:
         """Attributes `name = value`, up to the closing brace."""

@@ -9,7 +9,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 from tfc.ir.attrs import attr_text, quote
-from tfc.ir.core import Block, Function, Module, Op, SymbolInfo, Value
+from tfc.ir.core import Block, Element, Function, Module, Op, SymbolInfo, Value
 from tfc.ir.location import UNKNOWN, Location
 from tfc.ir.text.lexer import is_value_name, is_word
 from tfc.ir.types import Type
@@ -162,6 +162,11 @@ def _symbol_text(name: str, info: SymbolInfo) -> str:
     text = name
     if info.lo != 0 or info.hi is not None:
         text += f": {info.lo}.." + ("" if info.hi is None else str(info.hi))
+    source = info.source
+    if isinstance(source, Element):
+        text += f" = {source.part}({sigiled('%', source.input)}, {source.index})"
+    elif source is not None:
+        text += f" = {source}"
     return text if info.hint is None else f"{text} ~ {info.hint}"
 
 

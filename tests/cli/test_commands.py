@@ -403,3 +403,68 @@ def test_commands_of_the_readme_are_right(
     for line in lines:
         result = cli(*line.split())
         assert result.code == 0, result.err
+
+
+# -- dims that a run gives ------------------------------------------------------------------------
+
+RUN_TIME = """tfc 1 graph
+
+func @main(%x: f32[N], %k: i64[1]) -> (y, z)
+  symbols {N, k: 0..9 = element(%k, 0), n}
+{
+  %zero = constant() {value = dense(0.0), dtype = f32, shape = []} : f32[]
+  %mask = gt(%x, %zero) : bool[N]
+  %number = cast(%mask) {dtype = i64} : i64[N]
+  %count = reduce_sum(%number) {axes = [0], keepdims = false} : i64[]
+  bind(%count) {symbol = "n", hi = N}
+  %at = positions(%mask) {count = n} : i64[n]
+  %y = gather(%x, %at) {axis = 0} : f32[n]
+  %z = tile(%y) {repeats = [k]} : f32[k*n]
+  return(%y, %z)
+}
+"""
+
+
+@pytest.fixture
+def counting(tmp_path: Path) -> Path:
+    path = tmp_path / "counting.tfc"
+    path.write_text(RUN_TIME)
+    return path
+
+
+def test_run_shows_outputs_as_long_as_they_are(cli: Command, counting: Path) -> None:
+    done = cli("run", counting, "--input", "x=[1,-2,3]", "--input", "k=[2]")
+    assert done.code == 0
+    assert "y: float32[2]\n  [1., 3.]" in done.out
+    assert "z: float32[4]\n  [1., 3., 1., 3.]" in done.out
+
+
+@pytest.mark.parametrize("ops", [[], ["--ops"]])
+def test_verify_makes_up_numbers_that_stand_for_dims(
+    cli: Command, counting: Path, ops: list[str]
+) -> None:
+    done = cli("verify", counting, *ops)
+    assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize("stage", ["graph", "fused", "loops", "llvm", "memory"])
+def test_dump_shows_every_stage_with_dims_of_the_run(
+    cli: Command, counting: Path, stage: str
+) -> None:
+    done = cli("dump", counting, "--stage", stage)
+    assert done.code == 0, done.err
+    if stage in ("graph", "fused", "loops"):
+        assert "bind(" in done.out
+        assert "k: 0..9 = element(%k, 0)" in done.out
+
+
+def test_compile_says_in_the_header_what_is_read(
+    cli: Command, counting: Path, tmp_path: Path
+) -> None:
+    done = cli("compile", counting, "-o", tmp_path / "counting.so")
+    assert done.code == 0, done.err
+    header = (tmp_path / "counting.h").read_text()
+    assert "Reads the inputs' dims, and what k hold. Writes" in header
+    assert " * n is told by a run, at most N\n" in header
+    ran = cli("run", tmp_path / "counting.so", "--input", "x=[1,-2,3]", "--input", "k=[0]")
+    assert "z: float32[0]" in ran.out

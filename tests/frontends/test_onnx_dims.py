@@ -262,10 +262,11 @@ def test_shape_arithmetic_leaves_no_ops_behind() -> None:
 
 
 @pytest.mark.parametrize("op", ["Reshape", "Expand", "Tile", "ConstantOfShape"])
-def test_shape_that_depends_on_data_is_unsupported(op: str) -> None:
-    inputs = [value_info("x", floats(2, 3)), value_info("s", ints(1, 1))]
+def test_shape_that_is_computed_from_data_is_unsupported(op: str) -> None:
+    inputs = [value_info("x", floats(2, 3)), value_info("f", floats(2))]
     names = ["s"] if op == "ConstantOfShape" else ["x", "s"]
-    model = make_model([node(op, names, ["y"], name="here")], inputs, ["y"])
+    cast = node("Cast", ["f"], ["s"], to=TensorProto.INT64)
+    model = make_model([cast, node(op, names, ["y"], name="here")], inputs, ["y"])
     with pytest.raises(UnsupportedError, match=rf"node 'here' \({op}\): .*'s'.* the data"):
         load(model)
 

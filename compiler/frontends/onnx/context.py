@@ -18,7 +18,7 @@ from tfc.ir.build import GraphBuilder, freeze, tensor_type
 from tfc.ir.core import Op, Value
 from tfc.ir.dims import Dim, DimLike, bounds, maximum, product, symbol, symbols_of
 from tfc.ir.errors import ModelError, UnsupportedError
-from tfc.ir.graph import MAX_ELEMENTS, dims_content, fold_dims
+from tfc.ir.graph import MAX_ELEMENTS, Content, dims_content, fold_dims
 from tfc.ir.opdef import OPS, Kind, OpDef
 from tfc.ir.symbols import dims_in
 from tfc.ir.types import F64, DType, TensorType, shape_text
@@ -258,6 +258,34 @@ class Context:
                 "a constant or a computation on dims is supported"
             )
         return found
+
+    def sizes(self, position: int, what: str) -> Shape:
+        """The elements of an integer operand that are sizes; a run may give them."""
+        found = self.dims_or_none(position)
+        if found is None:
+            found = self.held(position)
+        return self.dims(position, what) if found is None else found
+
+    def held(self, position: int, signed: bool = False) -> Shape | None:
+        """The elements of an integer operand that is computed from what small inputs hold.
+
+        They are symbols and expressions over such. A run refuses inputs with negative numbers
+        unless they are `signed`.
+        """
+
+        def leaf(value: Value) -> Content | None:
+            return self.importer.elements(value, signed)
+
+        content = dims_content(self.x(position), self.b.constants, leaf)
+        if content is None:
+            return None
+        found: Shape = tuple(content.reshape(-1))
+        self.importer.symbols.use(found)
+        return found
+
+    def define(self, dim: DimLike, what: str) -> DimLike:
+        """A symbol for an expression that a run starts with; others as they are."""
+        return self.importer.symbols.define(dim, f"{self.node.output[0]}_{what}")
 
     def ints_of(self, position: int, what: str) -> tuple[int, ...]:
         """The elements of an integer operand that must be constant."""

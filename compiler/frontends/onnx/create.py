@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from tfc.compiler.frontends.onnx.context import Context, Results, Rule
+from tfc.compiler.frontends.onnx.context import Context, Results, Rule, Shape
 from tfc.compiler.frontends.onnx.tensors import MAX_BYTES, dtype_from
 from tfc.ir import arrays
 from tfc.ir.core import Value
-from tfc.ir.dims import Dim, ceildiv, maximum
+from tfc.ir.dims import Dim, DimLike, ceildiv, maximum, minimum
 from tfc.ir.types import F32, I64, DType, TensorType
 
 _SMALL = arrays.INLINE_ELEMENTS
@@ -39,7 +39,7 @@ def _emit(ctx: Context, array: arrays.Array, dtype: DType) -> Value:
 
 
 def _filled(ctx: Context) -> Results:
-    shape = ctx.dims(0, "the shape")
+    shape = ctx.sizes(0, "the shape")
     given = ctx.tensor("value")
     array, dtype = given if given is not None else (np.zeros(1, np.float32), F32)
     if array.size != 1:
@@ -53,24 +53,43 @@ def _range(ctx: Context) -> Results:
     dtype = ctx.type().dtype
     if dtype.is_float:
         return _float_range(ctx, dtype)
-    start, limit, step = (ctx.dims(i, "a bound of the range") for i in range(3))
+    start, limit, step = (_numbers(ctx, i) for i in range(3))
     if not len(start) == len(limit) == len(step) == 1:
         raise ctx.malformed("a bound of the range is no scalar")
     (first,), (end,), (delta,) = start, limit, step
-    if isinstance(delta, Dim):
-        raise ctx.unsupported(f"step {delta} is not constant")
     if delta == 0:
         raise ctx.malformed("the step is 0")
-    count = maximum(ceildiv(end - first, delta) if delta > 0 else ceildiv(first - end, -delta), 0)
+    count = _rounds(end - first, delta)
     if isinstance(count, int) and isinstance(first, int) and count <= _SMALL:
         found: Value = ctx.b.constant([first + i * delta for i in range(count)], dtype)
         return found
+    count = ctx.define(count, "size")
     found = ctx.b.iota(shape=(count,), axis=0, dtype=I64)
-    if delta != 1:
+    if isinstance(delta, Dim):
+        ctx.assume(1 - minimum(delta * delta, 1), "the step of a range is not 0")
+        found = ctx.b.mul(found, ctx.numbers((delta,), rank=0))
+    elif delta != 1:
         found = ctx.b.mul(found, ctx.scalar(delta, found))
     if first != 0:
         found = ctx.b.add(found, ctx.numbers((first,), rank=0))
     return ctx.cast(found, dtype)
+
+
+def _numbers(ctx: Context, position: int) -> Shape:
+    found = ctx.dims_or_none(position)
+    if found is None:
+        found = ctx.held(position, signed=True)
+    return ctx.dims(position, "a bound of the range") if found is None else found
+
+
+def _rounds(distance: DimLike, step: DimLike) -> DimLike:
+    """How many steps there are in a distance, at least 0."""
+    forward = maximum(ceildiv(distance, maximum(step, 1)), 0)
+    backward = maximum(ceildiv(-distance, maximum(-step, 1)), 0)
+    if isinstance(step, int):
+        return forward if step > 0 else backward
+    is_forward, is_backward = (minimum(maximum(n, 0), 1) for n in (step, -step))
+    return is_forward * forward + is_backward * backward
 
 
 def _float_range(ctx: Context, dtype: DType) -> Value:

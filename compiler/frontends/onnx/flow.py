@@ -156,7 +156,9 @@ def _loop(ctx: Context) -> Results:
         block.clear()
         raise ctx.malformed("nothing ends the loop")
     trips = None if conditional else most
-    if not fits:
+    few = isinstance(trips, int) and trips <= MAX_UNROLLED
+    # Written out, a round knows its number, and often the dims that it would have to bind.
+    if not fits or (few and any(bound_by(op) is not None for op in block)):
         block.clear()
         return _unrolled(ctx, loop, trips)
     if stacked and trips is None:

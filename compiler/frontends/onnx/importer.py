@@ -38,21 +38,23 @@ from tfc.compiler.frontends.onnx.schedule import reads, require_text, schedule, 
 from tfc.compiler.frontends.onnx.symbols import Given, Symbols
 from tfc.compiler.frontends.onnx.table import DOMAIN_RULES, UNSUPPORTED
 from tfc.compiler.frontends.onnx.tensors import dtype_from
-from tfc.compiler.passes.assume import ATTRIBUTE
 from tfc.ir import arrays
 from tfc.ir.attrs import ConstRef
 from tfc.ir.build import tensor_type
 from tfc.ir.constants import ConstantStore
-from tfc.ir.core import Block, Function, Module, SymbolInfo, Value
-from tfc.ir.dims import DimLike, UndecidableError
+from tfc.ir.core import Block, Element, Function, Module, SymbolInfo, Value
+from tfc.ir.dims import DimLike, UndecidableError, symbols_of
 from tfc.ir.errors import CompileError, ModelError, TfcError, UnsupportedError, UsageError
+from tfc.ir.graph import Content
 from tfc.ir.location import UNKNOWN, Location
 from tfc.ir.opdef import Trait, TypeRefusal
-from tfc.ir.symbols import bound_by
+from tfc.ir.symbols import ASSUMES, bound_by
 from tfc.ir.types import DType, TensorType
 
 # How often an import starts again, another branch of a condition on dims taken.
 MAX_TRIES = 32
+# What an element of an input may be that stands for a dim: no memory holds more.
+MOST_ELEMENTS = 1 << 48
 
 
 @dataclass(frozen=True)
@@ -188,12 +190,39 @@ class Importer:
         symbols = self.symbols.finish()
         late = (bound_by(op) for op in self.block.walk())
         symbols |= {name: SymbolInfo() for name in late if name is not None}
-        assumed = tuple((self.assumed | self.assumed_inside).items())
-        attrs = {ATTRIBUTE: assumed} if assumed else {}
+        # What was built for a region may be gone again, with the symbols that it has bound.
+        known = symbols.keys()
+        entries = (self.assumed | self.assumed_inside).items()
+        assumed = tuple(entry for entry in entries if symbols_of(entry[0]) <= known)
+        attrs: dict[str, Any] = {ASSUMES: assumed} if assumed else {}
         module.add(Function("main", self.block, symbols=symbols, output_names=names, attrs=attrs))
         return module
 
     # -- what rules ask ---------------------------------------------------------------------------
+
+    def elements(self, value: Value, signed: bool) -> Content | None:
+        """Return the elements of a small integer input, as symbols; None for other values.
+
+        Those that are not `signed` are never negative in a run.
+        """
+        type = tensor_type(value)
+        if value.owner is not self.block or not type.dtype.is_int:
+            return None
+        size = type.size
+        assert isinstance(size, int)
+        found = np.empty(size, object)
+        for i in range(size):
+            label = value.name if size == 1 else f"{value.name}_{i}"
+            whole = Element(value.name, i)
+            if not signed or self.symbols.is_used(whole):
+                found[i] = self.symbols.element(whole, label, MOST_ELEMENTS)
+                continue
+            above, below = (
+                self.symbols.element(Element(value.name, i, part), f"{label}_{part}", None)
+                for part in ("positive", "negative")
+            )
+            found[i] = above - below
+        return found.reshape(tuple(n for n in type.shape if isinstance(n, int)))
 
     def want(self, value: Value) -> None:
         """Note the inputs of which `value` is computed: a rule needs to know it."""

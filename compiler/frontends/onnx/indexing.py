@@ -91,10 +91,7 @@ def _top_k(ctx: Context) -> Results:
     if ctx.opset < 10:
         count: DimLike = ctx.integer("k")
     else:
-        given = ctx.dims(1, "k")
-        if len(given) != 1:
-            raise ctx.malformed(f"k holds {len(given)} numbers")
-        (count,) = given
+        count = _wanted(ctx, shape[axis])
     ctx.flag("sorted", True)
     largest = ctx.flag("largest", True)
     if product(shape[axis + 1 :]) == 1:
@@ -108,6 +105,21 @@ def _top_k(ctx: Context) -> Results:
         ctx.b.transpose(result, perm=back)
         for result in ctx.b.top_k(rows, axis=len(shape) - 1, k=count, largest=largest)
     ]
+
+
+def _wanted(ctx: Context, dim: DimLike) -> DimLike:
+    """How many elements of `dim` are to be found: what operand 1 holds."""
+    given = ctx.dims_or_none(1)
+    if given is None:
+        given = ctx.held(1)
+    if given is None:
+        count = ctx.as_scalar(ctx.cast(ctx.x(1), I64))
+        return ctx.bind(count, dim, f"{ctx.node.output[0] or ctx.node.output[1]}_count")
+    if len(given) != 1:
+        raise ctx.malformed(f"k holds {len(given)} numbers")
+    (k,) = given
+    ctx.assume(maximum(k - dim, 0), f"k = {k} is at most {dim}")
+    return k
 
 
 # -- results of as many elements as the data says -------------------------------------------------
@@ -199,7 +211,7 @@ def _unique(ctx: Context) -> Results:
 def _non_max_suppression(ctx: Context) -> Results:
     """The selected boxes; without a number of boxes there are none."""
     boxes, scores = ctx.x(0), ctx.x(1)
-    given = ctx.dims(2, "max_output_boxes_per_class") if ctx.has(2) else (0,)
+    given = ctx.sizes(2, "max_output_boxes_per_class") if ctx.has(2) else (0,)
     if len(given) != 1:
         raise ctx.malformed(f"max_output_boxes_per_class holds {len(given)} numbers")
     form = ctx.integer("center_point_box", 0)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tfc.compiler.frontends.onnx.context import Context, Results, Rule, Shape
+from tfc.compiler.frontends.onnx.held import held_shape, ranges_by_data
 from tfc.ir.build import tensor_type
 from tfc.ir.core import Value
 from tfc.ir.dims import (
     Dim,
     DimLike,
-    UndecidableError,
     bounds,
     ceildiv,
     coefficient,
@@ -21,8 +21,8 @@ from tfc.ir.dims import (
     symbol,
     symbols_of,
 )
-from tfc.ir.ops.common import broadcast_shapes
-from tfc.ir.types import I64, shape_text
+from tfc.ir.ops.common import broadcast_assumptions, broadcast_shapes
+from tfc.ir.types import BOOL, I64, TensorType, shape_text
 
 
 def _shape(ctx: Context) -> Results:
@@ -42,8 +42,13 @@ def _size(ctx: Context) -> Results:
 def _reshape(ctx: Context) -> Results:
     """0 keeps a dim, one -1 is what is left."""
     x, old = ctx.x(), ctx.shape()
-    wanted = ctx.dims(1, "the shape")
     keep_zeros = ctx.flag("allowzero")
+    wanted = ctx.dims_or_none(1)
+    if wanted is None:
+        held = ctx.held(1, signed=True)
+        if held is not None:
+            return ctx.reshape(x, held_shape(ctx, old, held, keep_zeros))
+        wanted = ctx.dims(1, "the shape")
     shape: list[DimLike] = []
     for axis, dim in enumerate(wanted):
         if dim == 0 and not keep_zeros:
@@ -144,7 +149,11 @@ def _transpose(ctx: Context) -> Results:
 
 def _expand(ctx: Context) -> Results:
     x = ctx.x()
-    shape = broadcast_shapes(ctx.shape(), ctx.dims(1, "the shape"))
+    wanted = ctx.sizes(1, "the shape")
+    shape = broadcast_shapes(ctx.shape(), wanted)
+    types = [TensorType(BOOL, dims) for dims in (ctx.shape(), wanted)]
+    for assumption in broadcast_assumptions(types, None):
+        ctx.assume(assumption.zero, assumption.message)
     if shape == ctx.shape():
         return x
     found: Value = ctx.b.broadcast(x, shape=shape)
@@ -152,7 +161,7 @@ def _expand(ctx: Context) -> Results:
 
 
 def _tile(ctx: Context) -> Results:
-    repeats = ctx.dims(1, "repeats")
+    repeats = ctx.sizes(1, "repeats")
     if all(n == 1 for n in repeats) and len(repeats) == ctx.type().rank:
         return ctx.x()
     found: Value = ctx.b.tile(ctx.x(), repeats=repeats)
@@ -182,7 +191,7 @@ def _split(ctx: Context) -> Results:
     count = len(ctx.node.output)
     sizes: Shape | None = ctx.integers("split") if ctx.opset < 13 else None
     if ctx.opset >= 13 and ctx.has(1):
-        sizes = ctx.dims(1, "the sizes of the parts")
+        sizes = ctx.sizes(1, "the sizes of the parts")
     parts = ctx.integer("num_outputs", count)
     if sizes is None:
         if parts != count or count == 0:
@@ -225,13 +234,17 @@ def _slice(ctx: Context) -> Results:
         if starts is None or ends is None:
             raise ctx.malformed("attribute 'starts' or 'ends' is missing")
         return _sliced(ctx, starts, ends, ctx.integers("axes"), None)
-    return _sliced(
-        ctx,
-        ctx.dims(1, "starts"),
-        ctx.dims(2, "ends"),
-        ctx.ints_of(3, "axes") if ctx.has(3) else None,
-        ctx.ints_of(4, "steps") if ctx.has(4) else None,
-    )
+    axes = ctx.ints_of(3, "axes") if ctx.has(3) else None
+    steps = ctx.ints_of(4, "steps") if ctx.has(4) else None
+    first, last = (_ends(ctx, position) for position in (1, 2))
+    if first is not None and last is not None:
+        return _sliced(ctx, first, last, axes, steps)
+    return part(ctx, ctx.x(), ranges_by_data(ctx, axes, steps))
+
+
+def _ends(ctx: Context, position: int) -> Shape | None:
+    found = ctx.dims_or_none(position)
+    return ctx.held(position, signed=True) if found is None else found
 
 
 def _sliced(
@@ -250,7 +263,10 @@ def _sliced(
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         if step == 0:
             raise ctx.malformed("a step is 0")
-        taken[axis] = slice_range(shape[axis], start, end, step)
+        first, count, _ = slice_range(shape[axis], start, end, step)
+        if not (isinstance(start, int) and isinstance(end, int)):
+            first, count = ctx.define(first, f"start_{axis}"), ctx.define(count, f"count_{axis}")
+        taken[axis] = first, count, step
     return part(ctx, ctx.x(), taken)
 
 
@@ -269,15 +285,15 @@ def slice_range(
 
 
 def _inside(i: DimLike, dim: DimLike, lo: DimLike, hi: DimLike) -> DimLike:
-    """Count a negative index from the end, and bring it between lo and hi.
-
-    Raises UndecidableError for an index of open sign.
-    """
+    """Count a negative index from the end, and bring it between lo and hi."""
     low, high = bounds(i, {})
     if high is not None and high < 0:
         return maximum(i + dim, lo)
     if low is None or low < 0:
-        raise UndecidableError(f"whether index {i} is below 0 depends on its symbols")
+        below = maximum(-i, 0)
+        negative = minimum(below, 1)
+        found = negative * maximum(dim - below, lo) + (1 - negative) * minimum(i + below, hi)
+        return maximum(found, 0) if lo == 0 else found
     # Models state "to the end" by a huge number.
     if isinstance(i, int) and i >= (1 << 31) - 1:
         return hi
@@ -297,7 +313,7 @@ def _pad(ctx: Context) -> Results:
         if mode == "constant" and constant != 0:
             value = ctx.scalar(constant, x)
     else:
-        pads = ctx.dims(1, "pads")
+        pads = ctx.sizes(1, "pads")
         if mode == "constant" and ctx.has(2):
             value = ctx.as_scalar(ctx.x(2))
         if ctx.has(3):
@@ -418,7 +434,7 @@ def _one_hot(ctx: Context) -> Results:
     if given is not None and given.dtype.kind == "f" and given.size == 1:
         depth: Shape = (int(given.reshape(())),)
     else:
-        depth = ctx.dims(1, "depth")
+        depth = ctx.sizes(1, "depth")
     if len(depth) != 1:
         raise ctx.malformed(f"depth holds {len(depth)} numbers")
     if isinstance(depth[0], int) and depth[0] < 0:

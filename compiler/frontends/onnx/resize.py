@@ -103,7 +103,8 @@ def _axes(ctx: Context) -> tuple[int, ...]:
 
 
 def _of_sizes(ctx: Context, policy: str) -> _Target:
-    axes, given = _axes(ctx), ctx.dims(3, "sizes")
+    axes = _axes(ctx)
+    given = ctx.sizes(3, "sizes") if policy == "stretch" else ctx.dims(3, "sizes")
     if len(given) != len(axes):
         raise ctx.malformed(f"{len(given)} sizes for {len(axes)} axes")
     sizes = list(ctx.shape())

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
-from tfc.ir.core import SymbolInfo
+from tfc.ir.core import Element, SymbolInfo
 from tfc.ir.dims import Dim, DimLike, substitute, symbol, symbols_of
 from tfc.ir.errors import ModelError, UsageError
 
@@ -37,6 +37,9 @@ class Symbols:
         self._equal: dict[str, DimLike] = {}
         self.known: dict[str, SymbolInfo] = {}
         self._late: list[str] = []
+        # The symbols that come from inputs' contents or are expressions: those in use, and all.
+        self.sources: dict[str, SymbolInfo] = {}
+        self._offered: dict[str, SymbolInfo] = {}
         for name, value in self._given.items():
             _check(name, value)
 
@@ -59,14 +62,54 @@ class Symbols:
             raise UsageError(f"{input_name}: {dim!r} is neither a size nor the name of a dim")
         return dim
 
+    def element(self, source: Element, label: str, hi: int | None) -> Dim:
+        """Return the symbol that an element of an input is, or a part of one.
+
+        It is a symbol of the model once `use` has seen it.
+        """
+        for name, info in self._offered.items():
+            if info.source == source:
+                return symbol(name)
+        name = self._new(label)
+        self._offered[name] = SymbolInfo(0, hi, None, source)
+        return symbol(name)
+
+    def use(self, dims: Iterable[DimLike]) -> None:
+        """Make symbols of the model of those that `element` has given and dims speak of."""
+        for dim in dims:
+            for name in sorted(symbols_of(dim) & self._offered.keys()):
+                self.sources.setdefault(name, self._offered[name])
+
+    def is_used(self, source: Element) -> bool:
+        return any(info.source == source for info in self.sources.values())
+
+    def define(self, dim: DimLike, label: str) -> DimLike:
+        """Return a symbol for an expression over what a run starts with; others as they are."""
+        if isinstance(dim, int) or not symbols_of(dim) <= self.known.keys() | self.sources.keys():
+            return dim
+        if any(dim == symbol(name) for name in symbols_of(dim)):
+            return dim
+        for name, info in self.sources.items():
+            if info.source == dim:
+                return symbol(name)
+        name = self._new(label)
+        self.sources[name] = SymbolInfo(0, None, None, dim)
+        return symbol(name)
+
     def late(self, label: str) -> str:
         """Return the name of a new symbol that a run binds."""
+        name = self._new(label)
+        self._late.append(name)
+        return name
+
+    def _new(self, label: str) -> str:
+        """Return a name that is no symbol's."""
         plain = name = identifier(label)
+        taken = {*self._late, *self._originals.values(), *self._offered, *self.sources}
         count = 1
-        while name in self._late or name in self._originals.values():
+        while name in taken:
             count += 1
             name = f"{plain}_{count}"
-        self._late.append(name)
         return name
 
     def count_late(self) -> int:
@@ -86,6 +129,7 @@ class Symbols:
         self._equal[name] = dim
         self.known = {}
         self._late = []
+        self.sources, self._offered = {}, {}
 
     def finish(self) -> dict[str, SymbolInfo]:
         """Return the symbols found. Raises UsageError for given names that none has."""
@@ -93,7 +137,7 @@ class Symbols:
             known = ", ".join(self._originals.values()) or "none"
             name = sorted(self._unused)[0]
             raise UsageError(f"no dim of the model is called {name!r} (dynamic dims: {known})")
-        return self.known
+        return self.known | self.sources
 
     def _symbol(self, label: str, axis: int) -> DimLike:
         name = self._originals.get(label)
