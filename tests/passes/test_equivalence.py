@@ -24,6 +24,7 @@ from tfc.ir.build import GraphBuilder, tensor_type
 from tfc.ir.constants import ConstantStore
 from tfc.ir.core import Block, Function, Module, SymbolInfo, Value
 from tfc.ir.dims import symbol
+from tfc.ir.errors import UsageError
 from tfc.ir.opdef import Kind, Trait, TypeRefusal
 from tfc.ir.text import print_module
 from tfc.ir.types import F32, F64, TensorType
@@ -185,7 +186,7 @@ def outputs_of(module: Module, inputs: dict[str, Array]) -> list[Array] | None:
     """What the graph gives, or None where it broadcasts dims that differ when N is known."""
     try:
         return run_graph(module, inputs)
-    except ValueError:
+    except UsageError:
         return None
 
 
