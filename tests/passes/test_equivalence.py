@@ -186,7 +186,7 @@ def outputs_of(module: Module, inputs: dict[str, Array]) -> list[Array] | None:
     """What the graph gives, or None where it broadcasts dims that differ when N is known."""
     try:
         return run_graph(module, inputs)
-    except UsageError:
+    except (UsageError, ValueError):
         return None
 
 
