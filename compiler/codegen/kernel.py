@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from tfc.compiler.codegen.dots import dot
 from tfc.compiler.codegen.llvm_types import element, register, suffix, vector
 from tfc.compiler.codegen.memory import MEMORY
+from tfc.compiler.codegen.saturate import saturates, to_bytes
 from tfc.compiler.codegen.scalar_llvm import CORE_LLVM, Call, emit_scalar
 from tfc.compiler.codegen.values import CTX_PARALLEL_FOR, CTX_USER, Linear, ValueBuilder
 from tfc.compiler.target import Target
@@ -303,6 +304,13 @@ def _scalar(e: Emitter, op: Op) -> None:
     e.values[op.result] = emit_scalar(e, op.name, call)
 
 
+def _cast(e: Emitter, op: Op) -> None:
+    if saturates(e, op):
+        to_bytes(e, op)
+    else:
+        _scalar(e, op)
+
+
 def _less(e: Emitter, op: Op) -> None:
     """Less than; the mask of a tail, `iota < splat(left)`, is compared in narrow lanes."""
     x, y = (value.op for value in op.operands)
@@ -419,6 +427,7 @@ def _combine(e: Emitter, kind: str, dtype: DType, lanes: int, x: str, y: str) ->
 RULES: Mapping[str, Callable[[Emitter, Op], None]] = {
     **dict.fromkeys(CORE_LLVM, _scalar),
     **MEMORY,
+    "cast": _cast,
     "lt": _less,
     "const": _const,
     "dim": _dim,

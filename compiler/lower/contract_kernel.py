@@ -20,9 +20,18 @@ from tfc.compiler.lower.contract import (
 from tfc.compiler.lower.cost import estimate
 from tfc.compiler.lower.emitter import Emitter, Lane
 from tfc.compiler.lower.nest import parallel_loops
-from tfc.ir.body import Iter
+from tfc.ir.body import Apply, Iter, Load, children, walk
 from tfc.ir.core import Value
-from tfc.ir.dims import DimLike, ceildiv, floordiv, minimum, product, substitute
+from tfc.ir.dims import (
+    Dim,
+    DimLike,
+    ceildiv,
+    floordiv,
+    minimum,
+    product,
+    substitute,
+    symbols_of,
+)
 from tfc.ir.loop.build import LoopBuilder
 from tfc.ir.types import VectorType
 
@@ -57,6 +66,25 @@ class Dots:
     masked: bool
 
 
+def _starting(c: Contraction) -> tuple[Apply, Load] | None:
+    """The addition of a number of each column to a sum of integers, which may begin with it."""
+    (output,) = c.nest.outputs
+    above = [node for node in walk(output.expr) if any(x is c.reduce for x in children(node))]
+    if len(above) != 1 or not c.reduce.dtype.is_int:
+        return None
+    (node,) = above
+    if not isinstance(node, Apply) or node.name != "add":
+        return None
+    (other,) = (x for x in node.args if x is not c.reduce)
+    if not isinstance(other, Load) or len(other.index) != 1 or other.dtype != c.reduce.dtype:
+        return None
+    (address,) = other.index
+    names = {it.name for it in (*c.nest.iters, *c.reduced)}
+    if not isinstance(address, (int, Dim)) or symbols_of(address) & names != {c.n.name}:
+        return None
+    return node, other
+
+
 class ContractionSchedule:
     """Emits the register-blocked kernel of a contraction.
 
@@ -86,6 +114,8 @@ class ContractionSchedule:
         padding = [Iter(f"unit{i}", 1) for i in range(2)]
         tiled = [*padding, *c.rows][-2:]
         self.tiled = tuple(tiled)
+        alone = any(self._is_alone(v) for v in range(tile.vectors))
+        self.start = None if alone else _starting(c)
         self.tiles = (
             Iter(f"{tiled[0].name}t", ceildiv(tiled[0].extent, tile.th)),
             Iter(f"{tiled[1].name}t", ceildiv(tiled[1].extent, tile.tw)),
@@ -112,11 +142,23 @@ class ContractionSchedule:
         zero = self.b.const(0, like)
         size = len(rows) * self.tile.vectors
         sets = self._sets(size)
-        totals = self._sum(list(self.c.reduced), lefts, [zero] * (size * sets))
+        first = self._starting_values() * len(rows) if self.start is not None else [zero] * size
+        totals = self._sum(list(self.c.reduced), lefts, [*first, *[zero] * (size * (sets - 1))])
         for extra in range(size, len(totals), size):
             for i in range(size):
                 totals[i] = self.b.add(totals[i], totals[extra + i])
         self._finish(rows, totals[:size])
+
+    def _starting_values(self) -> list[Value]:
+        """For each vector of columns, what their sums start with."""
+        assert self.start is not None
+        found = []
+        for v in range(self.tile.vectors):
+            lane = Lane(self.c.n.name, self.tile.lanes, self._mask(v))
+            columns = self.e.scope({self.c.n.name: self.e.index(self._column(v))})
+            with columns, self.e.vectorised(lane):
+                found.append(self.e.eval_wide(self.start[1]))
+        return found
 
     def _sets(self, size: int) -> int:
         """How many sets of accumulators take turns over the innermost reduced iterator."""
@@ -261,18 +303,22 @@ class ContractionSchedule:
         end = self.e.index(self.c.n.extent)
         return self.e.cached_mask(self._column(vector), start, end, self.tile.lanes)
 
+    def _is_alone(self, vector: int) -> bool:
+        """Whether the vector has one column, stored without a mask, as in `nest.masks_tail`."""
+        return self.panel.extent == 1 and self.c.n.extent - vector * self.tile.lanes == 1
+
     def _finish(self, rows: Sequence[Mapping[str, Value]], totals: list[Value]) -> None:
         """Evaluate the epilogue on the accumulators and store."""
         (output,) = self.c.nest.outputs
         n = self.c.n.name
         for v in range(self.tile.vectors):
-            # One lane is stored without a mask, as in `nest.masks_tail`.
-            alone = self.panel.extent == 1 and self.c.n.extent - v * self.tile.lanes == 1
+            alone = self._is_alone(v)
             lane = None if alone else Lane(n, self.tile.lanes, self._mask(v))
             with self.e.scope({n: self.e.index(self._column(v))}), self.e.vectorised(lane):
                 for row, values in enumerate(rows):
                     total = totals[row * self.tile.vectors + v]
                     with self.e.scope(values):
-                        self.e.remember(self.c.reduce, self.b.extract(total, 0) if alone else total)
+                        whole = self.start[0] if self.start is not None else self.c.reduce
+                        self.e.remember(whole, self.b.extract(total, 0) if alone else total)
                         element = self.e.eval_wide(output.expr)
                         self.e.store(output.value, (output.address,), element)

@@ -25,6 +25,7 @@ from tfc.compiler.lower.relayout import (
     order_reductions,
     plan_relayout,
 )
+from tfc.compiler.lower.roundtrip import keep_floats
 from tfc.compiler.lower.storage import (
     Part,
     Place,
@@ -260,7 +261,7 @@ class KernelBuilder:
     def _kernel(
         self, name: str, nest: Nest, places: Mapping[Value, Place] | None = None
     ) -> list[Step]:
-        nest = normalise(nest)
+        nest = normalise(keep_floats(nest))
         written = [output.value for output in nest.outputs]
         found = contract.match(nest, self.hints)
         if found is not None and (

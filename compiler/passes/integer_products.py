@@ -12,64 +12,49 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tfc.compiler.passes.quantised import (
-    BYTES,
-    LIMITS,
-    Activation,
     Constants,
+    Steps,
     activation,
     fits,
     per_channel,
+    steps_of,
     sums_fit,
     weights,
 )
+from tfc.compiler.passes.requantise import (
+    REQUANTISE,
+    Limits,
+    before,
+    centred,
+    limits_of,
+    rounded,
+    substitute,
+)
 from tfc.compiler.passman import PassContext
-from tfc.compiler.rewrite import blocks_of, is_dead
+from tfc.compiler.rewrite import blocks_of
 from tfc.ir.arrays import Array
-from tfc.ir.build import GraphBuilder, tensor_type
+from tfc.ir.build import tensor_type
 from tfc.ir.core import Module, Op, Value
 from tfc.ir.ops.common import fields_of
-from tfc.ir.types import F32, I8, I32, U8, DType
+from tfc.ir.types import F32, I8
 
 # A bias is added in integers where it is a whole number of the products' scale up to this, or up
 # to what rounding to f32 did to it.
 WHOLE, ROUNDING = 1e-3, 2.0**-22
 
 
-def integer_products(module: Module, context: PassContext) -> None:
-    for function in module.functions.values():
-        for block in blocks_of(function.block):
-            constants = Constants(module.constants)
-            for op in list(block):
-                rewrite = _REWRITES.get(op.name)
-                if rewrite is None or op.block is None or not context.allows("integer-products"):
-                    continue
-                if rewrite(op, constants):
-                    context.count("integer-products")
-
-
-def _before(op: Op, constants: Constants) -> GraphBuilder:
-    assert op.block is not None
-    return GraphBuilder(op.block, constants.store, op, op.loc)
-
-
-# -- products -----------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class _Tail:
     """What is done to a product before it is quantised.
 
-    last: the result that is replaced. shift: added to each channel. lo, hi: limits, None where
-    there are none. scale, zero, dtype: of the quantised result; dtype is f32 where there is none.
+    last: the result that is replaced. shift: added to each channel. steps: of the quantised
+    result, None where it is not quantised.
     """
 
     last: Value
     shift: Array
-    lo: float | None = None
-    hi: float | None = None
-    scale: float = 1.0
-    zero: int = 0
-    dtype: DType = F32
+    limits: Limits | None = None
+    steps: Steps | None = None
 
 
 def _conv(op: Op, constants: Constants) -> bool:
@@ -91,15 +76,16 @@ def _product(op: Op, axis: int, channel: int, constants: Constants) -> bool:
     w = weights(op.operands[1], axis, constants)
     if w is None or not fits(w.whole, I8):
         return False
-    factors = x.scale * w.scales
+    factors = x.steps.scale * w.scales
     tail = _tail_of(op, channel, constants)
     whole = _whole_shift(tail.shift, factors)
-    if not sums_fit(w.whole, axis, x.magnitude, whole if whole is not None else np.zeros(1)):
+    magnitude = max(x.steps.high, -x.steps.low)
+    if not sums_fit(w.whole, axis, magnitude, whole if whole is not None else np.zeros(1)):
         return False
     assert tail.last.op is not None
     at = tail.last.op
-    b = _before(at, constants)
-    total = b.op(op.name, _centred(b, x), b.constant(w.whole), **fields_of(op.attrs)).result
+    b = before(at, constants)
+    total = b.op(op.name, centred(b, x), b.constant(w.whole), **fields_of(op.attrs)).result
     rank = tensor_type(op.result).rank
 
     def laid(array: Array) -> Value:
@@ -107,31 +93,12 @@ def _product(op: Op, axis: int, channel: int, constants: Constants) -> bool:
 
     if whole is not None and whole.any():
         total = b.add(total, laid(whole.astype(np.int32)))
-    y = b.mul(b.cast(total, dtype=F32), laid((factors / tail.scale).astype(np.float32)))
+    scale = tail.steps.scale if tail.steps is not None else 1.0
+    y = b.mul(b.cast(total, dtype=F32), laid((factors / scale).astype(np.float32)))
     if whole is None:
-        y = b.add(y, laid((tail.shift / tail.scale).astype(np.float32)))
-    _replace(at, _finish(b, y, tail))
+        y = b.add(y, laid((tail.shift / scale).astype(np.float32)))
+    substitute(at, rounded(b, y, tail.limits, tail.steps) if tail.steps is not None else y)
     return True
-
-
-def _replace(op: Op, value: Value) -> None:
-    """Replace a result, and erase what it alone needed."""
-    unused = list(op.operands)
-    op.replace_with([value])
-    while unused:
-        source = unused.pop().op
-        if source is not None and source.block is not None and is_dead(source):
-            unused += source.operands
-            source.erase()
-
-
-def _centred(b: GraphBuilder, x: Activation) -> Value:
-    """The activation less its zero point, in i32."""
-    whole = x.whole
-    for view in reversed(x.views):
-        whole = b.op(view.name, whole, **fields_of(view.attrs)).result
-    wide: Value = b.cast(whole, dtype=I32)
-    return b.sub(wide, b.constant(x.zero, I32)) if x.zero else wide
 
 
 def _whole_shift(shift: Array, factors: Array) -> Array | None:
@@ -159,15 +126,15 @@ def _tail_of(op: Op, channel: int, constants: Constants) -> _Tail:
         if following is None:
             break
         tail = following
-        if (tail.lo is None and tail.hi is None) or tail.dtype != F32:
+        if tail.limits is None or tail.steps is not None:
             found = tail
-        if tail.dtype != F32:
+        if tail.steps is not None:
             break
     return found
 
 
 def _shifted(tail: _Tail, user: Op, channel: int, constants: Constants) -> _Tail | None:
-    if tail.lo is not None or tail.hi is not None or user.result.type != tail.last.type:
+    if tail.limits is not None or user.result.type != tail.last.type:
         return None
     other = user.operands[1] if user.operands[0] is tail.last else user.operands[0]
     array = constants.array(other)
@@ -181,20 +148,14 @@ def _shifted(tail: _Tail, user: Op, channel: int, constants: Constants) -> _Tail
 
 
 def _limited(tail: _Tail, user: Op, channel: int, constants: Constants) -> _Tail | None:
-    lo, hi = (0.0, None) if user.name == "relu" else (user.attrs.lo, user.attrs.hi)
-    if tail.lo is not None or tail.hi is not None:
-        return None
-    return replace(tail, last=user.result, lo=lo, hi=hi)
+    return None if tail.limits else replace(tail, last=user.result, limits=limits_of(user))
 
 
 def _quantised(tail: _Tail, user: Op, channel: int, constants: Constants) -> _Tail | None:
-    if user.operands[0] is not tail.last or user.attrs.dtype not in BYTES:
+    steps = steps_of(user, constants)
+    if user.operands[0] is not tail.last or steps is None:
         return None
-    scale = constants.number(user.operands[1])
-    zero = constants.number(user.operands[2]) if len(user.operands) > 2 else 0.0
-    if scale is None or zero is None or not np.isfinite(scale) or scale <= 0:
-        return None
-    return replace(tail, last=user.result, scale=scale, zero=int(zero), dtype=user.attrs.dtype)
+    return replace(tail, last=user.result, steps=steps)
 
 
 _STEPS: dict[str, Callable[[_Tail, Op, int, Constants], _Tail | None]] = {
@@ -205,94 +166,20 @@ _STEPS: dict[str, Callable[[_Tail, Op, int, Constants], _Tail | None]] = {
 }
 
 
-def _finish(b: GraphBuilder, y: Value, tail: _Tail) -> Value:
-    """Limit, round and saturate what is in units of the result's scale."""
-    if tail.dtype == F32:
-        return y
-    low, high = (limit - tail.zero for limit in LIMITS[tail.dtype])
-    lo = None if tail.lo is None else tail.lo / tail.scale
-    hi = None if tail.hi is None else tail.hi / tail.scale
-    if (lo is not None and lo >= low + 0.5) or (hi is not None and hi <= high - 0.5):
-        # Other limits are those of the integer type.
-        y = b.clamp(y, lo=low if lo is None else lo, hi=high if hi is None else hi)
-    y = b.round(y)
-    if tail.dtype == I8:
-        return _as_i8(b, _to_u8(b, y, tail.zero + 128))
-    return _to_u8(b, y, tail.zero)
-
-
-def _to_u8(b: GraphBuilder, y: Value, zero: int) -> Value:
-    if zero:
-        y = b.add(y, b.constant(zero, F32))
-    found: Value = b.cast(y, dtype=U8)
-    return found
-
-
-def _as_i8(b: GraphBuilder, x: Value) -> Value:
-    """What is stored as u8, 128 too high, as i8."""
-    found: Value = b.cast(b.sub(b.cast(x, dtype=I32), b.constant(128, I32)), dtype=I8)
-    return found
-
-
-# -- what stands between products ---------------------------------------------------------------
-
-
-def _signed(op: Op, constants: Constants) -> bool:
-    """A quantisation to i8 is stored as u8, which products take as their left side."""
-    if op.attrs.dtype != I8 or not any(map(_is_read, op.result.users)):
-        return False
-    b = _before(op, constants)
-    x, scale, *zero = op.operands
-    if tensor_type(x).dtype != F32 or tensor_type(scale).size != 1:
-        return False
-    y = b.round(b.div(x, scale))
-    if zero:
-        y = b.add(y, b.cast(zero[0], dtype=F32))
-    y = b.add(y, b.constant(128, F32))
-    # NaN is 0 as an i8.
-    y = b.select(b.isnan(y), b.constant(128, F32), y)
-    _replace(op, _as_i8(b, b.cast(y, dtype=U8)))
-    return True
-
-
-def _is_read(user: Op) -> bool:
-    return user.name == "dequantize_linear"
-
-
-def _max_pool(op: Op, constants: Constants) -> bool:
-    """The largest of some numbers is the one with the largest whole number."""
-    x = activation(op.operands[0], constants)
-    if x is None or x.views:
-        return False
-    source = op.operands[0].op
-    assert source is not None
-    b = _before(op, constants)
-    pooled = b.max_pool(x.whole, **fields_of(op.attrs))
-    whole = b.dequantize_linear(pooled, *source.operands[1:], axis=source.attrs.axis)
-    _replace(op, whole)
-    return True
-
-
-def _again(op: Op, constants: Constants) -> bool:
-    """Quantising what was dequantised alike gives the same numbers."""
-    x = activation(op.operands[0], constants)
-    if x is None or x.views or op.attrs.dtype != tensor_type(x.whole).dtype:
-        return False
-    scale = constants.number(op.operands[1])
-    zero = constants.number(op.operands[2]) if len(op.operands) > 2 else 0.0
-    if scale != x.scale or zero != x.zero:
-        return False
-    _replace(op, x.whole)
-    return True
-
-
-def _quantize(op: Op, constants: Constants) -> bool:
-    return _again(op, constants) or _signed(op, constants)
-
-
 _REWRITES: dict[str, Callable[[Op, Constants], bool]] = {
     "conv": _conv,
     "matmul": _matmul,
-    "max_pool": _max_pool,
-    "quantize_linear": _quantize,
+    **REQUANTISE,
 }
+
+
+def integer_products(module: Module, context: PassContext) -> None:
+    for function in module.functions.values():
+        for block in blocks_of(function.block):
+            constants = Constants(module.constants)
+            for op in list(block):
+                rewrite = _REWRITES.get(op.name)
+                if rewrite is None or op.block is None or not context.allows("integer-products"):
+                    continue
+                if rewrite(op, constants):
+                    context.count("integer-products")

@@ -27,19 +27,30 @@ I32_LIMIT = 2**31 - 1
 
 
 @dataclass(frozen=True)
-class Activation:
-    """A value that is `scale * (whole - zero)`. views: what is done to `whole`, last first."""
+class Steps:
+    """How bytes say floats: `scale * (whole - zero)`, one scale for all."""
 
-    whole: Value
     scale: float
     zero: int
-    views: tuple[Op, ...]
+    dtype: DType
 
     @property
-    def magnitude(self) -> int:
-        """The largest distance of a number from the zero point."""
-        low, high = LIMITS[tensor_type(self.whole).dtype]
-        return max(high - self.zero, self.zero - low)
+    def low(self) -> int:
+        """The least number less the zero point."""
+        return LIMITS[self.dtype][0] - self.zero
+
+    @property
+    def high(self) -> int:
+        return LIMITS[self.dtype][1] - self.zero
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A value that was dequantised. views: what is done to `whole` then, last first."""
+
+    whole: Value
+    steps: Steps
+    views: tuple[Op, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,6 +99,18 @@ class Constants:
         return evaluate(defn, op.attrs, [tensor_type(value)], known)[0]
 
 
+def steps_of(op: Op, constants: Constants) -> Steps | None:
+    """The steps of a `quantize_linear` or `dequantize_linear` that has one scale, for bytes."""
+    dtype = tensor_type(op.result if op.name == "quantize_linear" else op.operands[0]).dtype
+    scale = constants.number(op.operands[1])
+    zero = constants.number(op.operands[2]) if len(op.operands) > 2 else 0.0
+    if dtype not in BYTES or scale is None or zero is None:
+        return None
+    if not math.isfinite(scale) or scale <= 0 or tensor_type(op.operands[1]).dtype != F32:
+        return None
+    return Steps(scale, int(zero), dtype)
+
+
 def is_view(op: Op | None) -> bool:
     """Whether the op moves elements of one operand, and makes none."""
     return op is not None and Trait.VIEW in op.defn.traits and len(op.operands) == 1  # type: ignore[attr-defined]
@@ -103,13 +126,12 @@ def activation(value: Value, constants: Constants) -> Activation | None:
     op = value.op
     if op is None or op.name != "dequantize_linear" or tensor_type(value).dtype != F32:
         return None
-    whole, scale = op.operands[0], constants.number(op.operands[1])
-    zero = constants.number(op.operands[2]) if len(op.operands) > 2 else 0.0
-    if tensor_type(whole).dtype not in BYTES or constants.array(whole) is not None:
+    whole, steps = op.operands[0], steps_of(op, constants)
+    if tensor_type(whole).dtype not in BYTES or steps is None:
         return None
-    if scale is None or zero is None or not math.isfinite(scale) or scale <= 0:
+    if constants.array(whole) is not None:
         return None
-    return Activation(whole, scale, int(zero), tuple(views))
+    return Activation(whole, steps, tuple(views))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,54 @@
+"""Floats to bytes: every target saturates and rounds alike, NaN included."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.codegen.harness import TARGETS, Kernel
+from tfc.compiler.codegen.kernel import kernel_text
+from tfc.compiler.target import parse_target
+from tfc.ir.core import Block, Function
+from tfc.ir.loop.build import LoopBuilder
+from tfc.ir.types import F32, U8, BufferType
+
+VALUES = np.array(
+    [
+        0.0, -0.0, 0.5, 1.5, 2.5, 254.5, 254.49, 255.0, 255.5, 256.0, 1e9, 4.2e9, 4.3e9, 1e30,
+        np.inf, -np.inf, np.nan, -np.nan, -0.49, -0.5, -0.51, -1.0, -1e9, -3e9, -1e30, 1e-40,
+        127.5, 128.5, 3.999, 200.25, 77.0, 2.0**31,
+    ],
+    np.float32,
+)  # fmt: skip
+
+
+def conversion(lanes: int, rounded: bool) -> Function:
+    block = Block([BufferType(dtype, (64,), (1,)) for dtype in (F32, U8)], ["x", "y"])
+    b = LoopBuilder(block)
+    for start in range(0, 64, lanes):
+        x = b.vload(block.args[0], [start], lanes)
+        b.vstore(b.cast(b.round(x) if rounded else x, U8), block.args[1], [start])
+    b.emit("return")
+    return Function("kernel", block, "kernel")
+
+
+def expected(rounded: bool) -> Any:
+    x = np.rint(VALUES) if rounded else np.trunc(VALUES)
+    return np.clip(np.nan_to_num(x, nan=0.0, posinf=1e9, neginf=-1e9), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("rounded", [False, True])
+@pytest.mark.parametrize("lanes", [4, 16, 64])
+def test_floats_saturate_to_bytes(target: str, rounded: bool, lanes: int) -> None:
+    found = np.zeros(64, np.uint8)
+    Kernel(conversion(lanes, rounded), parse_target(target))(np.tile(VALUES, 2), found)
+    np.testing.assert_array_equal(found, np.tile(expected(rounded), 2))
+
+
+def test_avx512_converts_and_rounds_at_once() -> None:
+    text = kernel_text(conversion(16, True), parse_target("avx512"))
+    assert "cvtps2udq" in text
+    assert "cvtps2udq" not in kernel_text(conversion(16, True), parse_target("avx2"))
