@@ -230,7 +230,7 @@ class MainWriter:
                 loop.again = b.and_(loop.again, b.lt(next_index, bound))
             loop.yields = (next_index, more, *following)
         index, more, *last = loop.results
-        if trips is not None:
+        if trips is not None and not item.op.attrs.early:
             if limit is not None:
                 more = b.and_(more, b.lt(index, limit))
             done = b.and_(b.eq(index, b.index(trips)), b.not_(more))

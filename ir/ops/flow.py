@@ -16,7 +16,7 @@ from tfc.ir.build import GraphBuilder, tensor_type
 from tfc.ir.control import Next, Round, Scanned
 from tfc.ir.core import Block, Op, Value
 from tfc.ir.dims import DimLike
-from tfc.ir.errors import UsageError
+from tfc.ir.errors import UnsupportedError, UsageError
 from tfc.ir.opdef import Kind, OpDef, register, require
 from tfc.ir.ops.common import Array
 from tfc.ir.reverse import captured, copied, gradients, zeros
@@ -168,7 +168,8 @@ class LoopAttrs:
     the next operand, says whether it runs at all, and the region's first yield whether it runs
     again. scanned, stacked: one entry for each operand taken apart and each result put together
     along axis 0; true where from the end. They need `trips`, which limit and condition must then
-    come to: a run where they do not fails.
+    come to: a run where they do not fails. early: that may be fewer; the rows of stacks that are
+    left hold anything.
     """
 
     trips: DimLike | None = None
@@ -176,6 +177,7 @@ class LoopAttrs:
     conditional: bool = False
     scanned: tuple[bool, ...] = ()
     stacked: tuple[bool, ...] = ()
+    early: bool = False
 
 
 @dataclass(frozen=True)
@@ -222,6 +224,7 @@ def _infer_loop(
 ) -> Sequence[TensorType]:
     fixed = attrs.trips is not None
     require(fixed or attrs.limited or attrs.conditional, "nothing ends the loop")
+    require(not attrs.early or (fixed and attrs.conditional), "nothing ends the loop early")
     require(fixed or not (attrs.scanned or attrs.stacked), "what it stacks has no known extent")
     head = attrs.limited + attrs.conditional
     require(len(types) >= head + len(attrs.scanned), f"{len(types)} operands are too few")
@@ -289,7 +292,16 @@ def _loop_ref(attrs: LoopAttrs, *arrays: Array, regions: Sequence[Region]) -> tu
         np.stack(row[::-1] if back else row) if row else body.none_of(first + position)
         for position, (row, back) in enumerate(zip(rows, attrs.stacked, strict=True))
     ]
+    if attrs.early:
+        stacks = [_filled(x, attrs, back) for x, back in zip(stacks, attrs.stacked, strict=True)]
     return (*carried, *stacks)
+
+
+def _filled(x: Array, attrs: LoopAttrs, backward: bool) -> Array:
+    """A stack with zeros in the rows that no round has made."""
+    assert isinstance(attrs.trips, int)
+    left = np.zeros((attrs.trips - len(x), *x.shape[1:]), x.dtype)
+    return np.concatenate([left, x] if backward else [x, left])
 
 
 def _check_trips(attrs: LoopAttrs, parts: LoopParts, rounds: int, again: bool) -> None:
@@ -298,7 +310,7 @@ def _check_trips(attrs: LoopAttrs, parts: LoopParts, rounds: int, again: bool) -
         return
     more = again and (parts.limit is None or rounds < int(parts.limit))
     bounded = attrs.limited or attrs.conditional
-    if bounded and (rounds != attrs.trips or more):
+    if bounded and not attrs.early and (rounds != attrs.trips or more):
         had = f"more than {rounds}" if more else str(rounds)
         raise UsageError(f"the loop ran {had} rounds, not {attrs.trips}")
 
@@ -318,6 +330,8 @@ class _Grads(NamedTuple):
 
 def _loop_grad(b: GraphBuilder, op: Op, gs: Sequence[Value]) -> Sequence[Value | None]:
     attrs: LoopAttrs = op.attrs
+    if attrs.early:
+        raise UnsupportedError("gradient of a loop that may end early")
     parts = split_operands(attrs, op.operands)
     outer = captured(op)
     pass_back = _stacked_back if attrs.trips is not None else _repeated_back

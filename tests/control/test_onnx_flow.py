@@ -256,8 +256,11 @@ def endless(**attrs: Any) -> Any:
 def test_endless_loops_and_results_of_unknown_extent_are_refused() -> None:
     with pytest.raises(ModelError, match="nothing ends the loop"):
         load(endless())
+    proto = endless(limit="limit")
+    proto.graph.node.insert(0, node("ReduceSum", ["x"], ["sum"], keepdims=0))
+    proto.graph.node.insert(1, node("Cast", ["sum"], ["limit"], to=INT64))
     with pytest.raises(UnsupportedError, match="how often it runs depends on the data"):
-        load(endless(limit="n"))
+        load(proto)
 
 
 def test_what_the_model_declares_of_a_result_is_how_often_a_loop_runs() -> None:
@@ -349,3 +352,58 @@ def test_scans_of_the_first_kind_run_for_each_of_a_batch() -> None:
     for found in (run(proto, feeds), list(artifact(load(proto), 2)(feeds).values())):
         np.testing.assert_allclose(found[0], want[:, -1], rtol=1e-5)
         np.testing.assert_allclose(found[1], want, rtol=1e-5)
+
+
+# -- stacks as long as the data says ---------------------------------------------------------------
+
+
+def halving(limit: int | None) -> tuple[Any, Arrays]:
+    """A loop that halves x until its sum is at most 1, and stacks what it has on the way."""
+    graph = body(
+        [
+            node("Mul", ["s", "half"], ["next"]),
+            node("ReduceSum", ["next"], ["sum"], keepdims=0),
+            node("Greater", ["sum", "one"], ["on"]),
+            node("Identity", ["next"], ["row"]),
+        ],
+        [declared("i", INT64, []), declared("c", BOOL, []), declared("s", FLOAT, [3])],
+        ["on", "next", "row"],
+    )
+    feeds = {"x": floats(3, lo=0.5, hi=2.0), "start": np.array(True)}
+    constants = {"half": np.float32(0.5), "one": np.float32(1)}
+    if limit is None:
+        feeds["limit"] = np.array(9)
+    else:
+        constants["limit"] = np.int64(limit)
+    loop = node("Loop", ["limit", "start", "x"], ["last", "rows"], body=graph)
+    total = node("ReduceSum", ["rows"], ["total"], keepdims=0)
+    return model([loop, total], feeds, ["last", "rows", "total"], **constants), feeds
+
+
+@pytest.mark.parametrize("limit", [12, None])
+def test_a_stack_has_as_many_rows_as_the_condition_lets_run(limit: int | None) -> None:
+    proto, feeds = halving(limit)
+    cases = [
+        feeds | {"x": feeds["x"] * np.float32(scale), "start": np.array(start)}
+        for scale in (0.1, 7, 100, 100_000)
+        for start in (True, False)
+    ]
+    assert "bind" in ops(agrees(proto, *cases))
+
+
+def test_a_stack_has_a_row_for_each_round_that_an_input_wants() -> None:
+    graph = body(
+        [node("Add", ["s", "x"], ["next"]), node("Identity", ["next"], ["row"])],
+        [declared("i", INT64, []), declared("c", BOOL, []), declared("s", FLOAT, [3])],
+        ["c", "next", "row"],
+    )
+    feeds = {"x": floats(3), "n": np.array(4)}
+    loop = node("Loop", ["n", "", "x"], ["last", "rows"], body=graph)
+    proto = model([loop], feeds, ["last", "rows"])
+    module = agrees(proto, *(feeds | {"n": np.array(n)} for n in (0, 1, 4, 50)))
+    assert "bind" not in ops(module)
+
+
+def test_a_stack_without_bound_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="it may stack 9223372036854775807 results"):
+        load(halving(2**63 - 1)[0])

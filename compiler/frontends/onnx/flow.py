@@ -18,11 +18,14 @@ from tfc.ir.core import Block, Value
 from tfc.ir.dims import Dim, DimLike, maximum, minimum, symbols_of
 from tfc.ir.errors import UnsupportedError
 from tfc.ir.opdef import OPS
+from tfc.ir.ops.parts import take_range
 from tfc.ir.symbols import bound_by, type_symbols
 from tfc.ir.types import BOOL, I64, TensorType
 
 # A loop is written out where carried values change their types, if it has no more rounds.
 MAX_UNROLLED = 256
+# How many results are stacked at most, where the data decides how many.
+MOST_ROUNDS = 1 << 20
 
 
 # -- regions ------------------------------------------------------------------------------------
@@ -161,10 +164,16 @@ def _loop(ctx: Context) -> Results:
     if not fits or (few and any(bound_by(op) is not None for op in block)):
         block.clear()
         return _unrolled(ctx, loop, trips)
+    fixed = not conditional and trips is not None and limit is not None
+    early = False
     if stacked and trips is None:
         trips = _announced(ctx, len(loop.places))
+        if trips is None:
+            trips = _bound(ctx, loop, most)
+            early, fixed = conditional, not conditional
     _assume_in_rounds(ctx, assumed, trips)
-    return _emit(ctx, loop, block, (again, flat(following), stacked), trips, conditional)
+    form = _Form(trips, loop.limit is not None and not fixed, conditional, early)
+    return _emit(ctx, loop, block, (again, flat(following), stacked), form)
 
 
 def _want_count(ctx: Context, loop: _Loop) -> None:
@@ -238,13 +247,39 @@ def _split(loop: _Loop, values: Sequence[Item]) -> tuple[list[Item], list[Value]
     return following, [tensor(item) for item in values[1 + count :]]
 
 
-def _announced(ctx: Context, carried: int) -> int:
-    """The rounds that the declared shape of a stacked result stands for."""
+def _announced(ctx: Context, carried: int) -> int | None:
+    """The rounds that the declared shape of a stacked result stands for, if it does."""
     for name in list(ctx.node.output)[carried:]:
         rows = ctx.importer.declared_rows(name) if name else None
         if rows is not None:
             return rows
-    raise ctx.unsupported("how often it runs depends on the data, and so would a result's shape")
+    return None
+
+
+def _bound(ctx: Context, loop: _Loop, most: DimLike | None) -> DimLike:
+    """The most rounds that there can be, for which stacks need room."""
+    if most is None and loop.limit is not None:
+        held = ctx.held(0, signed=True)
+        most = None if held is None else ctx.define(maximum(held[0], 0), "rounds")
+    if most is None:
+        _want_count(ctx, loop)
+        raise ctx.unsupported(
+            "how often it runs depends on the data, and so would a result's shape; a limit that "
+            "is a number or an input is supported"
+        )
+    if isinstance(most, int) and most > MOST_ROUNDS:
+        raise ctx.unsupported(f"it may stack {most} results; up to {MOST_ROUNDS} are taken")
+    return most
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How a loop ends, as `LoopAttrs` has it."""
+
+    trips: DimLike | None
+    limited: bool
+    conditional: bool
+    early: bool
 
 
 def _emit(
@@ -252,26 +287,44 @@ def _emit(
     loop: _Loop,
     block: Block,
     yields: tuple[Value, list[Value], list[Value]],
-    trips: DimLike | None,
-    conditional: bool,
+    form: _Form,
 ) -> Results:
     again, following, stacked = yields
     heads: list[Value] = []
-    limited = loop.limit is not None and (conditional or trips is None or not _is_fixed(ctx))
-    if limited and loop.limit is not None:
+    if form.limited:
+        assert loop.limit is not None
         heads.append(loop.limit)
-    if conditional:
+    if form.conditional:
         start = ctx.b.constant(True, BOOL) if loop.start is None else loop.start
         heads.append(start)
+    counter: list[Value] = []
+    if form.early:
+        counter = [ctx.b.constant(0, I64)]
+        block.add_arg(TensorType(I64, ()))
     with ctx.b.at(block):
-        ctx.b.op("yield", *([again] if conditional else []), *following, *stacked)
+        count = [ctx.b.add(block.args[0], ctx.b.constant(1, I64))] if form.early else []
+        ctx.b.op("yield", *([again] if form.conditional else []), *following, *count, *stacked)
     attrs = OPS["loop"].attrs(
-        trips=trips, limited=limited, conditional=conditional, stacked=(False,) * len(stacked)
+        trips=form.trips,
+        limited=form.limited,
+        conditional=form.conditional,
+        stacked=(False,) * len(stacked),
+        early=form.early,
     )
-    operands = (*heads, *flat(loop.inits))
+    operands = (*heads, *flat(loop.inits), *counter)
     results = iter(ctx.b.emit(OPS["loop"], operands, attrs, [block]).results)
     changed = [with_leaves(item, results) for item in loop.inits]
-    return [*_carried(ctx, loop, changed), *results]
+    stacks = _made(ctx, next(results), list(results), form) if form.early else list(results)
+    return [*_carried(ctx, loop, changed), *stacks]
+
+
+def _made(ctx: Context, rounds: Value, stacks: Sequence[Value], form: _Form) -> list[Value]:
+    """The rows of stacks that rounds have made."""
+    assert form.trips is not None
+    if form.trips == 0:
+        return list(stacks)
+    count = ctx.bind(rounds, form.trips, f"{ctx.node.name or ctx.node.output[-1]}_rounds")
+    return [take_range(ctx.b, x, 0, 0, count) for x in stacks]
 
 
 def _carried(ctx: Context, loop: _Loop, changed: Sequence[Item]) -> list[Item]:
@@ -279,11 +332,6 @@ def _carried(ctx: Context, loop: _Loop, changed: Sequence[Item]) -> list[Item]:
     return [
         ctx.item(2 + i) if place is None else changed[place] for i, place in enumerate(loop.places)
     ]
-
-
-def _is_fixed(ctx: Context) -> bool:
-    """Whether the limit is a number or a computation on dims."""
-    return ctx.dims_or_none(0) is not None
 
 
 def _unrolled(ctx: Context, loop: _Loop, trips: DimLike | None) -> Results:
