@@ -9,15 +9,16 @@ import numpy as np
 
 from tfc.ir.build import GraphBuilder, tensor_type
 from tfc.ir.core import Op, Value
-from tfc.ir.dims import DimLike, maximum
+from tfc.ir.dims import DimLike, maximum, minimum
 from tfc.ir.loop.kernel import VECTOR_BYTES, KernelWriter, lanes_along
 from tfc.ir.loop.sorting import Sorter, key_type, order_key
 from tfc.ir.opdef import Assumption, Kind, OpDef, Reject, Sample, register, require
 from tfc.ir.ops.common import Array, floats, integers, normalize_axis, require_kind
 from tfc.ir.types import BOOL, F32, I32, I64, TensorType
 
-# Up to how many elements are kept in order all the time, while the others are looked at.
-KEPT = 24
+# Up to how many elements are kept in order all the time, while the others are looked at; and how
+# many are collected at least before some are dropped.
+KEPT, ROOM = 8, 8192
 # Cycles that an element costs: looked at, and sorted.
 LOOK, SORT = 3, 40
 
@@ -186,7 +187,7 @@ def _loops(k: KernelWriter) -> None:
     if isinstance(count, int) and count <= KEPT:
         search = _InOrder(k, rows, count)
     else:
-        search = _Bisection(k, rows, count)
+        search = _InTurns(k, rows, count)
     with k.rows(rows.outer, rows.size * LOOK + count * SORT) as (outer, worker):
         start = search.run(outer, worker)
         with b.for_(0, count) as loop:
@@ -271,36 +272,142 @@ class _InOrder(_Search):
         return loop.results[0]
 
 
-class _Bisection(_Search):
-    """Finds the last key, bit by bit, by how many keys are not behind a guess; then collects."""
+class _InTurns(_Search):
+    """Collects pairs, at first all, until there is no room, and then drops all but `count`.
+
+    After that only pairs in front of the last one that stayed are collected.
+    """
 
     def __init__(self, k: KernelWriter, rows: _Rows, count: DimLike) -> None:
         super().__init__(k, rows, count)
-        # Keys of a row; behind them are greatest ones, up to a whole vector.
         self.width = VECTOR_BYTES // self.dtype.bytes
-        self.keys = k.own(self.dtype, rows.outer, rows.size + self.width)
+        self.room = minimum(rows.size, maximum(4 * count, ROOM))
+        # A vector may come when there is almost no room, then the last elements and the end mark.
+        self.keys = k.own(self.dtype, rows.outer, self.room + 3 * self.width)
+        self.places = k.own(I64, rows.outer, self.room + 3 * self.width)
 
     def run(self, outer: Sequence[Value], worker: Value) -> Value:
         b = self.b
-        size = b.index(self.rows.size)
+        count, room = b.index(self.count), b.index(self.room)
+        self._collect_all(outer, worker)
+        with b.while_(b.const(True, BOOL), (room, room)) as loop:
+            place, filled = loop.carried
+            bound = self._drop(worker, filled)
+            place, filled = self._collect(outer, worker, place, bound)
+            loop.again = b.or_(b.lt(place, b.index(self.rows.size)), b.gt(filled, count))
+            loop.yields = (place, filled)
+        with b.for_(0, count) as copy:
+            key = b.load(self.keys, worker, copy.index)
+            self.sorter.put(worker, copy.index, key, b.load(self.places, worker, copy.index))
+        return self.sorter.sort(worker, self.count)
+
+    # -- collecting -----------------------------------------------------------------------------
+
+    def _collect_all(self, outer: Sequence[Value], worker: Value) -> None:
+        """Fill the room with the first pairs."""
+        b = self.b
 
         def store(i: Value, lanes: int) -> None:
             key = self.key(outer, i, lanes)
             if lanes:
                 b.vstore(key, self.keys, (worker, i))
+                b.vstore(b.add(b.splat(i, lanes), b.iota(lanes)), self.places, (worker, i))
             else:
-                b.store(key, self.keys, worker, i)
+                self._store(worker, i, key, i)
 
-        self.k.each(b.index(0), size, self.lanes, store)
+        self.k.each(b.index(0), b.index(self.room), self.lanes, store)
+
+    def _collect(
+        self, outer: Sequence[Value], worker: Value, place: Value, bound: Value
+    ) -> tuple[Value, Value]:
+        """Collect pairs in front of the bound from `place` on, behind the `count` that stayed.
+
+        Returns how far it looked, and how many pairs there are.
+        """
+        b = self.b
+        size, room, filled = b.index(self.rows.size), b.index(self.room), b.index(self.count)
+        end = size
+        if self.lanes:
+            step = b.index(self.lanes)
+
+            def goes_on(place: Value, filled: Value) -> Value:
+                return b.and_(b.le(b.add(place, step), size), b.lt(filled, room))
+
+            limit = b.splat(bound, self.lanes)
+            with b.while_(goes_on(place, filled), (place, filled)) as loop:
+                here, at = loop.carried
+                following = b.add(here, step)
+                some = b.reduce("or", b.lt(self.key(outer, here, self.lanes), limit))
+                (at,) = b.either(
+                    some,
+                    lambda: [self._append(outer, worker, here, following, at, bound)],
+                    lambda: [loop.carried[1]],
+                )
+                loop.again = goes_on(following, at)
+                loop.yields = (following, at)
+            place, filled = loop.results
+            end = b.select(b.gt(b.add(place, step), size), size, place)
+        else:
+            end = b.min(size, b.add(place, b.sub(room, filled)))
+        return end, self._append(outer, worker, place, end, filled, bound)
+
+    def _append(
+        self,
+        outer: Sequence[Value],
+        worker: Value,
+        lo: Value,
+        hi: Value,
+        filled: Value,
+        bound: Value,
+    ) -> Value:
+        b = self.b
+        with b.for_(lo, hi, (filled,)) as loop:
+            (at,) = loop.carried
+            key = self.key(outer, loop.index)
+            self._store(worker, at, key, loop.index)
+            loop.yields = (b.add(at, b.cast(b.lt(key, bound), I64)),)
+        return loop.results[0]
+
+    def _store(self, worker: Value, at: Value, key: Value, place: Value) -> None:
+        self.b.store(key, self.keys, worker, at)
+        self.b.store(place, self.places, worker, at)
+
+    # -- dropping -------------------------------------------------------------------------------
+
+    def _drop(self, worker: Value, filled: Value) -> Value:
+        """Keep the first `count` pairs of those collected, and return the last key of them."""
+        b, zero = self.b, self.b.index(0)
         most = b.const((1 << self.dtype.bits) - 1, self.dtype)
-        b.vstore(b.splat(most, self.width), self.keys, (worker, size))
-        last = self._last(worker)
-        before = self._how_many(worker, last, "lt")
-        self._collect(worker, last, b.sub(b.index(self.count), before))
-        return self.sorter.sort(worker, self.count)
+        b.vstore(b.splat(most, self.width), self.keys, (worker, filled))
+        last = self._last(worker, filled)
+        spare = b.sub(b.index(self.count), self._how_many(worker, filled, last, "lt"))
+        limit = b.splat(last, self.width)
+        with b.for_(0, filled, (zero, spare), step=self.width) as outer:
+            first = outer.index
+            keys = b.vload(self.keys, (worker, first), self.width)
 
-    def _last(self, worker: Value) -> Value:
-        """A key that `count` keys are not behind, but for others that equal it."""
+            def keep() -> Sequence[Value]:
+                end = b.min(b.add(first, b.index(self.width)), filled)
+                with b.for_(first, end, outer.carried) as loop:
+                    at, spare = loop.carried
+                    key = b.load(self.keys, worker, loop.index)
+                    same = b.and_(b.eq(key, last), b.gt(spare, zero))
+                    kept = b.or_(b.lt(key, last), same)
+                    with b.if_(kept):
+                        self._store(worker, at, key, b.load(self.places, worker, loop.index))
+                    at = b.add(at, b.cast(kept, I64))
+                    loop.yields = (at, b.sub(spare, b.cast(same, I64)))
+                return loop.results
+
+            some = b.reduce("or", b.le(keys, limit))
+            outer.yields = b.either(some, keep, lambda: outer.carried)
+        return last
+
+    def _last(self, worker: Value, filled: Value) -> Value:
+        """A key that `count` keys are not behind, but for others that equal it.
+
+        It is found bit by bit, by how many keys are not behind a guess.
+        """
         b = self.b
         wanted, zero = b.index(self.count), b.const(0, self.dtype)
         one = b.const(1, self.dtype)
@@ -309,7 +416,7 @@ class _Bisection(_Search):
             known, bit = loop.carried
             # All that begins like this, with a 0 in the place of the bit.
             guess = b.or_(known, b.sub(bit, one))
-            found = self._how_many(worker, guess, "le")
+            found = self._how_many(worker, filled, guess, "le")
             exact = b.eq(found, wanted)
             above = b.select(b.lt(found, wanted), b.or_(known, bit), known)
             bit = b.shr(bit, one)
@@ -317,44 +424,16 @@ class _Bisection(_Search):
             loop.yields = (b.select(exact, guess, above), bit)
         return loop.results[0]
 
-    def _how_many(self, worker: Value, guess: Value, compare: str) -> Value:
+    def _how_many(self, worker: Value, filled: Value, guess: Value, compare: str) -> Value:
         b = self.b
         limit = b.splat(guess, self.width)
         sums = I64 if self.dtype.bits == 64 else I32
         none = b.splat(b.const(0, sums), self.width)
-        with b.for_(0, self.rows.size, (none,), step=self.width) as loop:
+        with b.for_(0, filled, (none,), step=self.width) as loop:
             keys = b.vload(self.keys, (worker, loop.index), self.width)
             hits = b.apply(compare, keys, limit)
             loop.yields = (b.add(loop.carried[0], b.cast(hits, sums)),)
         return b.cast(b.reduce("add", loop.results[0]), I64)
-
-    def _collect(self, worker: Value, last: Value, spare: Value) -> None:
-        """Hand the pairs in front of the last key, and `spare` equal ones, to the sorter."""
-        b, zero = self.b, self.b.index(0)
-        size = b.index(self.rows.size)
-        limit = b.splat(last, self.width)
-        with b.for_(0, size, (zero, spare), step=self.width) as outer:
-            first = outer.index
-            keys = b.vload(self.keys, (worker, first), self.width)
-
-            def take() -> Sequence[Value]:
-                end = b.min(b.add(first, b.index(self.width)), size)
-                with b.for_(first, end, outer.carried) as loop:
-                    filled, spare = loop.carried
-                    key = b.load(self.keys, worker, loop.index)
-                    same = b.and_(b.eq(key, last), b.gt(spare, zero))
-                    taken = b.or_(b.lt(key, last), same)
-                    self._put(worker, taken, filled, key, loop.index)
-                    filled = b.add(filled, b.cast(taken, I64))
-                    loop.yields = (filled, b.sub(spare, b.cast(same, I64)))
-                return loop.results
-
-            some = b.reduce("or", b.le(keys, limit))
-            outer.yields = b.either(some, take, lambda: outer.carried)
-
-    def _put(self, worker: Value, taken: Value, at: Value, key: Value, place: Value) -> None:
-        with self.b.if_(taken):
-            self.sorter.put(worker, at, key, place)
 
 
 def _samples() -> Sequence[Sample]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.conformance.cases import Case, by_loops
 from tests.lower.native import Code, graph, lowered
 from tests.ops.support import fix_attrs
 from tfc.compiler.codegen.host import host_target
@@ -20,6 +21,7 @@ from tfc.ir.core import SymbolInfo
 from tfc.ir.dims import DimLike, evaluate, symbol
 from tfc.ir.loop.sorting import FEW
 from tfc.ir.opdef import OPS
+from tfc.ir.ops import order
 from tfc.ir.ops.order import KEPT
 from tfc.ir.ops.pick import BLOCK
 from tfc.ir.types import BF16, BOOL, F16, F32, F64, I8, I64, U16, U64, DType, TensorType
@@ -113,6 +115,38 @@ def test_top_k_takes_the_first_of_equals_for_every_k(dtype: DType) -> None:
                     call.check(n, _elements, dtype, 7, count=count)
                     call.check(n, _elements, dtype, 400, count=count)
         call.check(FEW + 1, _elements, dtype, 1, count=30)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_top_k_looks_at_more_elements_than_it_has_room_for(
+    axis: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(order, "ROOM", 64)
+    shape = (2, N) if axis else (N, 2)
+    for largest in (False, True):
+        attrs = {"axis": axis, "k": K, "largest": largest}
+        call = Compiled("top_k", [(F32, shape)], attrs)
+        for n in (63, 64, 65, 80, 700, 3000):
+            for count in (0, 9, 16, 40, 63):
+                for kinds in (1, 7, 400):
+                    call.check(n, _elements, F32, kinds, count=count)
+                call.check(n, _rising, axis, count=count)
+
+
+def _rising(shape: list[int], operand: int, axis: int) -> Array:
+    steps = np.arange(shape[axis], dtype=np.float32)
+    return np.ascontiguousarray(np.stack([steps, -steps], axis=1 - axis))
+
+
+def test_top_k_with_little_room_stays_inside_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(order, "ROOM", 32)
+    op = OPS["top_k"]
+    for axis, shape in ((1, (2, 150)), (0, (150, 2))):
+        for x in (_numbers(shape, F32, 1, 30), _rising(list(shape), 0, axis)):
+            attrs = op.attrs(axis=axis, k=9)
+            case = Case(op, "", attrs, (x,), (TensorType(F32, shape),))
+            for got, want in zip(by_loops(case), op.ref(attrs, x), strict=True):
+                np.testing.assert_array_equal(got, want)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
