@@ -23,7 +23,7 @@ LOG2_E = 1.4426950408889634
 class Format:
     """A float type as the expansions see it.
 
-    ln2, half_pi: split so that a quotient times one of the first parts is exact (Cody and Waite).
+    ln2: split so that a quotient times the first part is exact (Cody and Waite).
     digits: of the fraction. bias: of the exponent. word: the integer type of the same width.
     """
 
@@ -32,7 +32,6 @@ class Format:
     digits: int
     bias: int
     ln2: tuple[float, float]
-    half_pi: tuple[float, ...]
     half_pi_pair: tuple[float, float]
 
     @property
@@ -56,15 +55,11 @@ class Format:
 SINGLE = Format(
     F32, I32, 23, 127,
     ln2=(0.693359375, -0.00021219444005469057),
-    half_pi=(1.5703125, 0.0004825592041015625, 1.2665987014770508e-06, 9.92093629470503e-10,
-             -4.978996314197971e-17),
     half_pi_pair=(1.5707963705062866, -4.371138828673793e-08),
 )  # fmt: skip
 DOUBLE = Format(
     F64, I64, 52, 1023,
     ln2=(0.6931471803691238, 1.9082149292705877e-10),
-    half_pi=(1.5707963109016418, 1.5893254712295857e-08, 6.123233995736766e-17,
-             -1.4973849048591698e-33),
     half_pi_pair=(1.5707963267948966, 6.123233995736766e-17),
 )  # fmt: skip
 FORMATS = {F32: SINGLE, F64: DOUBLE}

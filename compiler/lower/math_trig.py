@@ -1,7 +1,7 @@
 """Expansions of sin, cos, tan and their inverses.
 
-Arguments are reduced by a split pi/2, which is exact for f32 up to 1e5 and for f64 up to 1e8;
-beyond that results stay within their range but mean less and less.
+Arguments are reduced by a split pi/2 in f64, which is exact up to 1e8; beyond that results stay
+within their range but mean less and less.
 """
 
 from __future__ import annotations
@@ -11,7 +11,11 @@ import math
 from tfc.compiler.lower.math_base import Calc, Coefficients
 from tfc.ir.core import Value
 from tfc.ir.loop.build import LoopBuilder
+from tfc.ir.types import F64
 
+# pi/2 in parts: a quotient below 2**27 times one of the first two is exact (Cody and Waite).
+HALF_PI = (1.5707963109016418, 1.5893254712295857e-08, 6.123233995736766e-17,
+           -1.4973849048591698e-33)  # fmt: skip
 # (sin(r) / r - 1) / z and (cos(r) - 1 + z/2) / z**2 in z = r*r, |r| <= pi/4.
 SIN_SINGLE = (-0.16666655, 0.008332173, -0.00019516684)
 SIN_DOUBLE = (-0.16666666666666632, 0.008333333333322328, -0.00019841269829734223,
@@ -37,20 +41,27 @@ ATAN_DOUBLE = (
 
 
 def _quadrant(c: Calc, x: Value) -> tuple[Value, Value]:
-    """Return r and the word n, with x = n * pi/2 + r and |r| about pi/4 at most."""
-    b, fmt = c.b, c.format
-    shifted = b.fma(x, c.number(2 / math.pi), c.number(fmt.round_bias))
-    n = c.plus(shifted, -fmt.round_bias)
-    *exact, third, fourth, last = fmt.half_pi
-    r = x
-    for part in exact:
-        r = b.fma(n, c.number(-part), r)
-    # What the next part loses goes with the part after it, and what that loses with the last.
-    moved, low = _subtracted(c, r, n, third)
-    low, lost = _subtracted(c, low, n, fourth)
-    r = b.add(b.add(moved, low), b.fma(n, c.number(-last), lost))
+    """Return r and the word n, with x = n * pi/2 + r and |r| about pi/4 at most.
+
+    f32 is reduced in f64 too: that is not slower than sums of short parts, and reaches further.
+    """
+    b = c.b
+    wide = Calc(b, b.cast(x, F64)) if c.is_single else c
+    x = b.cast(x, F64)
+    shifted = b.fma(x, wide.number(2 / math.pi), wide.number(wide.format.round_bias))
+    n = wide.plus(shifted, -wide.format.round_bias)
+    first, second, third, last = HALF_PI
+    r = b.fma(n, wide.number(-first), x)
+    if c.is_single:
+        r = b.fma(n, wide.number(-third), b.fma(n, wide.number(-second), r))
+    else:
+        # What a part loses goes with the part after it, and what that loses with the last.
+        moved, low = _subtracted(c, r, n, second)
+        low, lost = _subtracted(c, low, n, third)
+        r = b.add(b.add(moved, low), b.fma(n, c.number(-last), lost))
     # Only where x is out of range of the reduction is r far beyond pi/4.
-    return c.at_least(c.at_most(r, 0.8), -0.8), c.bits(shifted)
+    r = c.at_least(c.at_most(b.cast(r, c.format.dtype), 0.8), -0.8)
+    return r, b.cast(wide.bits(shifted), c.format.word)
 
 
 def _subtracted(c: Calc, r: Value, n: Value, part: float) -> tuple[Value, Value]:

@@ -138,7 +138,7 @@ _math(
     "sin",
     np.sin,
     lambda b, g, y, x: b.mul(g, b.cos(x)),
-    "The sine of radians. NaN at infinity. Arguments up to 1e5 (f64: 1e8) are reduced exactly.",
+    "The sine of radians. NaN at infinity. Arguments up to 1e8 are reduced exactly.",
     domain=(-9.0, 9.0),
 )
 _math(

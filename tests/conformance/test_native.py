@@ -39,7 +39,7 @@ ELEMENTWISE = [n for n in LOWERED if OPS[n].kind is Kind.ELEMENTWISE]
 LEVELS = tuple(level for level in ("x86-64", "avx2") if can_run(level))
 FEW = 12
 # Beyond these the ops promise a result in range only.
-LARGEST = {"sin": 1e5, "cos": 1e5, "tan": 1e5}
+LARGEST = {"sin": 1e8, "cos": 1e8, "tan": 1e8}
 
 
 def _module(
