@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tfc.cli.measure import inputs_for, measured, nodes_text, profiled
 from tfc.cli.options import (
     INPUT_SYNTAX,
     MODEL,
@@ -17,15 +17,11 @@ from tfc.cli.options import (
     compile_options,
     executable_for,
     is_artifact,
-    open_model,
-    options_for,
     output_options,
-    parse_dims,
 )
 from tfc.cli.report import emit_json, table, time_text
 
 if TYPE_CHECKING:
-    from tfc.runtime.executable import Executable
     from tfc.runtime.profile import Entry
 
 _PERCENTILES = (50, 90, 99)
@@ -67,8 +63,8 @@ def command(
     results = []
     for count in counts:
         executable = executable_for(model, _at_compile_time(model, settings), count)
-        values, sizes = _inputs(executable, inputs, settings)
-        samples = _measure(executable, values, seconds)
+        values, sizes = inputs_for(executable, inputs, settings)
+        samples = measured(executable, values, seconds)
         results.append({"threads": executable.threads, **_statistics(samples), "dims": sizes})
     if as_json:
         emit_json({"model": model.name, "results": results})
@@ -97,42 +93,6 @@ def _at_compile_time(model: Path, settings: Settings) -> Settings:
     return replace(settings, dims=(), shapes=()) if is_artifact(model) else settings
 
 
-def _inputs(
-    executable: Executable, texts: tuple[str, ...], settings: Settings
-) -> tuple[list[Any], dict[str, int]]:
-    from tfc.cli.values import default_sizes, random_inputs, read_inputs
-
-    given = read_inputs(texts, executable.inputs, dict)
-    dims = parse_dims(settings.dims)
-    fixed = {name: size for name, size in dims.items() if isinstance(size, int)}
-    bound: dict[str, int] = {}
-    for port in executable.inputs:
-        if port.name in given and given[port.name].ndim == len(port.shape):
-            pairs = zip(port.shape, given[port.name].shape, strict=True)
-            bound |= {dim: size for dim, size in pairs if isinstance(dim, str)}
-    sizes = default_sizes(executable, {**fixed, **bound})
-    named = random_inputs(executable, sizes, given)
-    return [named[port.name] for port in executable.inputs], sizes
-
-
-def _measure(executable: Executable, values: list[Any], seconds: float) -> list[float]:
-    """Return the time of each call, after calls that warm up for a tenth of the time."""
-    clock = time.perf_counter
-    end = clock() + seconds / 10
-    executable(*values)
-    while clock() < end:
-        executable(*values)
-    samples: list[float] = []
-    end = clock() + seconds
-    now = clock()
-    while now < end or not samples:
-        executable(*values)
-        after = clock()
-        samples.append(after - now)
-        now = after
-    return samples
-
-
 def _statistics(samples: list[float]) -> dict[str, Any]:
     ordered = sorted(samples)
     at = {p: ordered[min(len(ordered) * p // 100, len(ordered) - 1)] for p in _PERCENTILES}
@@ -154,24 +114,11 @@ def _profile(
     settings: Settings,
     as_json: bool,
 ) -> None:
-    from tfc.compiler.driver import lower_module
-    from tfc.inprocess import compile_in_process
-    from tfc.request import native
-    from tfc.runtime.profile import profile
-
-    if is_artifact(model):
-        raise click.UsageError("--profile compiles the model: give the model, not an artifact")
-    with options_for(settings, model.stem, threads=threads != 1) as options:
-        native(options.target)
-        timed = replace(options, profile=True)
-        program = lower_module(open_model(model, settings), timed)
-        executable = compile_in_process(lambda: program, timed, threads)
-    values, sizes = _inputs(executable, inputs, settings)
-    samples: list[float] = []
-    entries = profile(executable, lambda: samples.extend(_measure(executable, values, seconds)))
-    rows = _rows(entries, program.functions, {**sizes, "threads": executable.threads})
+    found = profiled(model, inputs, threads, seconds, settings)
+    executable, samples = found.executable, found.samples
+    rows = _rows(found.entries, found.program.functions, found.symbols)
     if as_json:
-        facts = {"model": model.name, "threads": executable.threads, "dims": sizes}
+        facts = {"model": model.name, "threads": executable.threads, "dims": found.sizes}
         emit_json({**facts, **_statistics(samples), "kernels": rows})
         return
     click.echo(f"{executable.threads} threads, median {time_text(_statistics(samples)['median'])}")
@@ -211,13 +158,8 @@ def _text(rows: list[dict[str, Any]]) -> str:
             f"{row['share']:.1%}",
             f"{row['gflops']:.1f}",
             f"{row['gbytes']:.1f}",
-            _nodes(row["nodes"]),
+            nodes_text(row["nodes"]),
         ]
         for row in rows
     ]
     return table(lines, ["kernel", "time", "share", "GFLOP/s", "GB/s", "nodes"])
-
-
-def _nodes(nodes: list[str]) -> str:
-    shown = " ".join(nodes[:3])
-    return f"{shown} (+{len(nodes) - 3})" if len(nodes) > 3 else shown

@@ -16,6 +16,7 @@ COMMANDS = {
     "compile": "Compile a model to a library, object, header or text.",
     "run": "Run a model on inputs and show its outputs.",
     "bench": "Measure a model's latency, in whole or by kernel.",
+    "explain": "Say what each kernel does, should take and takes, and why.",
     "dump": "Show the program at a stage, its interface, memory or kernels.",
     "opt": "Run passes on IR text: text in, text out.",
     "check": "List what tfc cannot compile in a model.",

@@ -230,6 +230,25 @@ def test_profiles_name_kernels_and_account_for_the_time(cli: Command, model: Pat
     assert all(kernel["gbytes"] > 0 for kernel in facts["kernels"])
 
 
+def test_explain_predicts_each_kernel_and_says_what_limits_it(cli: Command, model: Path) -> None:
+    arguments = ("explain", model, "--dim", "N=3000", "--seconds", "0.1", "--threads", 1)
+    shown = cli(*arguments)
+    assert shown.code == 0, shown.err
+    assert "should take" in shown.out
+    facts = cli(*arguments, "--json").json
+    assert facts["machine"]["one_core_gflops"] > 1
+    for kernel in facts["kernels"]:
+        assert kernel["calls"] >= 1
+        assert 0 < kernel["predicted"] < 100 * kernel["seconds"]
+        assert kernel["limit"] in (
+            "arithmetic", "loads", "stores", "issue", "cache", "memory", "call"
+        )  # fmt: skip
+    assert facts["predicted"] == pytest.approx(
+        sum(kernel["predicted"] * kernel["calls"] for kernel in facts["kernels"])
+    )
+    assert len(cli(*arguments, "--top", 1, "--json").json["kernels"]) == 1
+
+
 @pytest.mark.parametrize(
     ("stage", "part"),
     [
@@ -329,6 +348,7 @@ def test_json_is_all_that_stands_on_stdout(cli: Command, model: Path, tmp_path: 
         ("compile", model, "-o", tmp_path / "a.so"),
         ("run", model, "--input", "2x3xf32=ones"),
         ("bench", model, "--seconds", "0.01"),
+        ("explain", model, "--seconds", "0.01"),
         ("check", model),
         ("verify", model),
         ("opt", model, "--print-ir-after", "all", "--time-passes"),

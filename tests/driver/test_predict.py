@@ -1,0 +1,91 @@
+"""Predictions of kernels' times: what limits them, and what threads and sizes change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.lower.native import graph
+from tfc.compiler.lower.program import lower
+from tfc.compiler.passman import PassContext
+from tfc.compiler.pipeline import run
+from tfc.compiler.predict import CALL_SECONDS, Machine, predict
+from tfc.compiler.target import parse_target
+from tfc.compiler.work import work_of
+from tfc.ir.build import GraphBuilder
+from tfc.ir.core import Block, Function, Module, Value
+from tfc.ir.loop.build import LoopBuilder
+from tfc.ir.types import F32, TensorType, VectorType, buffer
+
+MACHINE = Machine(parse_target("avx512"), 1, gflops=256.0, gbytes=10.0)
+
+
+def kernel_of(module: Module) -> Function:
+    run(module, PassContext(target=MACHINE.target, level=2))
+    program = lower(module, MACHINE.target, {}, fast=frozenset())
+    (kernel,) = (f for f in program.functions.values() if f.kind == "kernel")
+    return kernel
+
+
+def product(rows: int, inputs: int, outputs: int) -> Function:
+    def make(b: GraphBuilder, x: Value, y: Value) -> Value:
+        return b.matmul(x, y)  # type: ignore[no-any-return]
+
+    return kernel_of(
+        graph([TensorType(F32, (rows, inputs)), TensorType(F32, (inputs, outputs))], make)
+    )
+
+
+def doubled(size: int) -> Function:
+    def make(b: GraphBuilder, x: Value) -> Value:
+        return b.add(x, x)  # type: ignore[no-any-return]
+
+    return kernel_of(graph([TensorType(F32, (size,))], make))
+
+
+def test_the_clock_follows_from_the_peak() -> None:
+    assert MACHINE.hertz == pytest.approx(4e9)
+
+
+def test_work_counts_registers_and_loops() -> None:
+    block = Block([buffer(F32, 64)], ["x"])
+    b = LoopBuilder(block)
+    with b.for_(0, 4) as loop:
+        x = b.vload(block.args[0], [b.mul(loop.index, b.index(16))], 16)
+        b.vstore(b.fma(x, x, b.const(1.0, VectorType(F32, 16))), block.args[0], [0])
+    b.emit("return")
+    work = work_of(Function("k", block, "kernel"), {})
+    assert (work.flops, work.units, work.loads, work.stores) == (4 * 32, 4, 4, 4)
+    halves = work_of(Function("k", block, "kernel"), {}, register_bits=256)
+    assert (halves.units, halves.loads) == (8, 8)
+
+
+def test_large_products_are_limited_by_arithmetic() -> None:
+    found = predict(product(140, 256, 256), {}, MACHINE)
+    assert found.limit == "arithmetic"
+    least = 2 * 140 * 256 * 256 / (MACHINE.gflops * 1e9)
+    assert least <= found.seconds - CALL_SECONDS <= 1.1 * least
+
+
+def test_what_exceeds_the_last_cache_is_limited_by_memory() -> None:
+    size = MACHINE.target.l3
+    found = predict(doubled(size), {}, MACHINE)
+    assert found.limit == "memory"
+    assert found.bytes == 8 * size
+    assert found.seconds == pytest.approx(found.bytes / 10e9 + CALL_SECONDS)
+    assert predict(doubled(64), {}, MACHINE).limit == "call"
+
+
+def test_threads_share_tasks_but_not_memory() -> None:
+    two = replace(MACHINE, threads=2)
+    kernel = product(140, 256, 256)
+    work = work_of(kernel, {})
+    assert work.tasks > 1
+    ratio = predict(kernel, {}, two).seconds / predict(kernel, {}, MACHINE).seconds
+    assert 0.5 <= ratio < 0.7
+    size = MACHINE.target.l3
+    assert predict(doubled(size), {}, two).limit == "memory"
+    assert (
+        predict(doubled(size), {}, two).seconds > 0.99 * predict(doubled(size), {}, MACHINE).seconds
+    )
