@@ -29,6 +29,7 @@ from tfc.ir.ops import (
     scan,
     scatter,
     suppress,
+    trees,
 )
 
 FAMILIES = (
@@ -58,4 +59,5 @@ FAMILIES = (
     scatter,
     randoms,
     linalg,
+    trees,
 )

@@ -32,6 +32,8 @@ NOTES = {
     "RoiAlign": "sampling_ratio of 1 or more",
     "SequenceAt": "a position that the data decides picks from tensors of one shape",
     "TfIdfVectorizer": "of integers",
+    "TreeEnsemble": "MIN and MAX of one target; post_transform NONE, SOFTMAX or LOGISTIC",
+    "TreeEnsembleRegressor": "MIN and MAX of one target; post_transform NONE, SOFTMAX or LOGISTIC",
     "Gradient": "at the graph's own values, by inputs and values in between",
 }
 

@@ -11,6 +11,7 @@ from tfc.compiler.frontends.onnx import (
     einsum,
     elementwise,
     flow,
+    forests,
     indexing,
     integer,
     learning,
@@ -71,6 +72,6 @@ UNSUPPORTED = {
 DOMAIN_RULES = {
     "": RULES,
     "ai.onnx": RULES,
-    "ai.onnx.ml": learning.RULES,
+    "ai.onnx.ml": {**learning.RULES, **forests.RULES},
     "ai.onnx.preview.training": training.RULES,
 }

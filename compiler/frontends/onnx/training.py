@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tfc.compiler.frontends.onnx.context import Context, Results, Rule
-from tfc.compiler.gradient import gradients
 from tfc.ir.build import tensor_type
 from tfc.ir.core import Value
+from tfc.ir.reverse import gradients, zeros
 from tfc.ir.types import DType
 
 
@@ -114,9 +114,12 @@ def _gradient(ctx: Context) -> Results:
     if list(ctx.node.input) != [*xs, *zs]:
         raise ctx.unsupported("a gradient at other values than those of the graph")
     y = ctx.importer.value(ctx.string("y"))
-    if not tensor_type(y).dtype.is_float:
-        raise ctx.malformed(f"a gradient of {tensor_type(y)}")
-    return gradients(ctx.b, y, [_variable(ctx, name) for name in xs])
+    type = tensor_type(y)
+    if not type.dtype.is_float:
+        raise ctx.malformed(f"a gradient of {type}")
+    variables = [_variable(ctx, name) for name in xs]
+    found = gradients(ctx.b, [y], [ctx.b.full(type.shape, 1, type.dtype)], variables)
+    return [zeros(ctx.b, x) if g is None else g for x, g in zip(variables, found, strict=True)]
 
 
 def _variable(ctx: Context, name: str) -> Value:
