@@ -5,7 +5,7 @@ Not fast and not lowered: what an op computes is its `ref`, nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from typing import Any, TypeAlias
 
@@ -17,6 +17,7 @@ from tfc.ir.attrs import ConstRef
 from tfc.ir.build import tensor_type
 from tfc.ir.constants import ConstantStore
 from tfc.ir.core import Block, Function, Module, Op, SymbolInfo, Value
+from tfc.ir.dims import DimLike
 from tfc.ir.dims import evaluate as evaluate_dim
 from tfc.ir.errors import CompileError, UsageError
 from tfc.ir.opdef import OpDef
@@ -151,7 +152,11 @@ class Interpreter:
         if defn.infer_regions is None:
             (region,) = op.regions
             return self.block(region, operands, values)
-        regions = [_Region(self, region, values) for region in op.regions]
+        lists = getattr(op.attrs, "assumes", ((),) * len(op.regions))
+        regions = [
+            _Region(self, region, values, assumed)
+            for region, assumed in zip(op.regions, lists, strict=True)
+        ]
         found = defn.ref(with_symbols(op.attrs, self.symbols), *operands, regions=regions)
         for value, array in zip(op.results, found, strict=True):
             self._check(op, value, array)
@@ -187,13 +192,19 @@ class _Region:
     """A region to be run with the values around it."""
 
     def __init__(
-        self, interpreter: Interpreter, region: Block, values: Mapping[Value, Array]
+        self,
+        interpreter: Interpreter,
+        region: Block,
+        values: Mapping[Value, Array],
+        assumed: Iterable[tuple[DimLike, str]],
     ) -> None:
         self._interpreter = interpreter
+        self._assumed = assumed
         self._region = region
         self._values = values
 
     def __call__(self, *args: Array) -> list[Array]:
+        check_assumed(self._assumed, self._interpreter.symbols)
         return self._interpreter.block(self._region, list(args), self._values)
 
     def none_of(self, position: int) -> Array:

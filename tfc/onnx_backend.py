@@ -1,8 +1,8 @@
 """The standard backend interface of the onnx package: `prepare(model).run(inputs)`.
 
 Each model becomes an artifact, a file that the runtime alone loads and runs. An input whose value
-decides shapes, such as the operand `shape` of Reshape, is compiled in: a model with such inputs
-is compiled when `run` first sees their values, and again for other values. So are the shapes of
+decides more than sizes, such as axes or scales, is compiled in: a model with such inputs is
+compiled when `run` first sees their values, and again for other values. So are the shapes of
 what a sequence or an optional holds. Sequences are lists; an optional without an element is None.
 """
 

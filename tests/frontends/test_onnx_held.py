@@ -248,3 +248,18 @@ def test_floats_decide_no_sizes() -> None:
     inputs = [value_info(name, np.float32(0)) for name in "abc"]
     with pytest.raises(UnsupportedError, match="a float range whose bounds are not constant"):
         load(make_model([node("Range", "abc")], inputs, ["y"]))
+
+
+def test_a_branch_that_is_not_taken_asks_nothing_of_its_numbers() -> None:
+    def branch(op: str, *names: str) -> Any:
+        result = [helper.make_empty_tensor_value_info("z")]
+        nodes = [node(op, names, "t"), node("ReduceSum", ["t"], "z", keepdims=0)]
+        return helper.make_graph(nodes, op, [], result)
+
+    choice = node("If", ["c"], then_branch=branch("Tile", "x", "s"), else_branch=branch("Abs", "x"))
+    held = [value_info("s", ints(1, 1)), value_info("c", np.array(True))]
+    both = Both(on_x(choice, *held))
+    yes, no = np.array(True), np.array(False)
+    both.gives({"x": X, "s": ints(2, 3), "c": yes}, 6 * X.sum(dtype=np.float64))
+    both.gives({"x": X, "s": ints(-2, 3), "c": no}, np.abs(X).sum())
+    both.refuses({"x": X, "s": ints(-2, 3), "c": yes}, RuntimeFault)

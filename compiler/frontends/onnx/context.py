@@ -281,6 +281,11 @@ class Context:
             return None
         found: Shape = tuple(content.reshape(-1))
         self.importer.symbols.use(found)
+        for name in sorted({name for dim in found for name in symbols_of(dim)}):
+            below = None if signed else self.importer.below.get(symbol(name))
+            if below is not None:
+                self.importer.symbols.use([below])
+                self.assume(below, f"{name} of an input is not below 0")
         return found
 
     def define(self, dim: DimLike, what: str) -> DimLike:

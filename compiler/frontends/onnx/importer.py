@@ -132,6 +132,8 @@ class Importer:
         # what is of dims that are known in a region alone, so that it is checked there.
         self.assumed: dict[DimLike, str] = {}
         self.assumed_inside: dict[DimLike, str] = {}
+        # For parts of inputs' elements above 0 those below.
+        self.below: dict[DimLike, DimLike] = {}
         # How many branches are around the nodes at hand, which a run may not take.
         self.conditional = 0
         self._places = 0
@@ -203,7 +205,8 @@ class Importer:
     def elements(self, value: Value, signed: bool) -> Content | None:
         """Return the elements of a small integer input, as symbols; None for other values.
 
-        Those that are not `signed` are never negative in a run.
+        Those that are not `signed` are never negative in a run; in branches, which a run may not
+        take, they are as far as they are above 0, and `below` tells how far they are not.
         """
         type = tensor_type(value)
         if value.owner is not self.block or not type.dtype.is_int:
@@ -214,14 +217,15 @@ class Importer:
         for i in range(size):
             label = value.name if size == 1 else f"{value.name}_{i}"
             whole = Element(value.name, i)
-            if not signed or self.symbols.is_used(whole):
+            if self.symbols.is_used(whole) or not (signed or self.conditional):
                 found[i] = self.symbols.element(whole, label, MOST_ELEMENTS)
                 continue
             above, below = (
                 self.symbols.element(Element(value.name, i, part), f"{label}_{part}", None)
                 for part in ("positive", "negative")
             )
-            found[i] = above - below
+            found[i] = above - below if signed else above
+            self.below[above] = below
         return found.reshape(tuple(n for n in type.shape if isinstance(n, int)))
 
     def want(self, value: Value) -> None:
