@@ -182,7 +182,7 @@ def children(expr: Expr) -> tuple[Expr, ...]:
 
 
 def walk(expr: Expr) -> Iterator[Expr]:
-    """Yield every distinct node of the DAG, parents before children."""
+    """Yield every distinct node of the DAG, the root first."""
     seen: set[int] = set()
     stack = [expr]
     while stack:
@@ -192,6 +192,22 @@ def walk(expr: Expr) -> Iterator[Expr]:
         seen.add(id(node))
         yield node
         stack.extend(reversed(children(node)))
+
+
+def walk_up(expr: Expr) -> Iterator[Expr]:
+    """Yield every distinct node of the DAG, children before all of their parents."""
+    seen: set[int] = set()
+    stack = [expr]
+    while stack:
+        node = stack[-1]
+        below = [child for child in children(node) if id(child) not in seen]
+        if below and id(node) not in seen:
+            stack.extend(reversed(below))
+            continue
+        stack.pop()
+        if id(node) not in seen:
+            seen.add(id(node))
+            yield node
 
 
 def loads(expr: Expr) -> list[Load]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from tfc.compiler.lower.compose import Nest, Output
 from tfc.compiler.lower.dependence import own_dims
-from tfc.ir.body import Expr, Iter, Reduce, rewrite, substitute_dims, walk
+from tfc.ir.body import Expr, Iter, Reduce, rewrite, substitute_dims, walk, walk_up
 from tfc.ir.dims import (
     Dim,
     DimLike,
@@ -45,11 +45,10 @@ def reductions(nest: Nest) -> list[Reduce]:
     """The distinct reductions, those that others need first."""
     found: dict[int, Reduce] = {}
     for output in nest.outputs:
-        for node in walk(output.expr):
+        for node in walk_up(output.expr):
             if isinstance(node, Reduce):
-                found.pop(id(node), None)
-                found[id(node)] = node
-    return list(reversed(found.values()))
+                found.setdefault(id(node), node)
+    return list(found.values())
 
 
 def _iterators(nest: Nest) -> list[Iter]:

@@ -8,7 +8,9 @@ from tests.lower.native import graph
 from tests.lower.nests import Composed, Make, fused, tensors
 from tfc.compiler.lower import staging
 from tfc.compiler.lower.compose import Nest
+from tfc.compiler.lower.normal import reductions
 from tfc.ir.body import Apply, Keep, Load, walk
+from tfc.ir.types import F32, F64
 
 
 def _rows(make_element: Any) -> Make:
@@ -77,3 +79,29 @@ def test_values_of_another_type_than_the_result_are_computed_again() -> None:
     composer, _ = (composed := Composed(graph(tensors((4, 9)), make))).compose()
     kept = staging.candidate(composer, composed.group.results[0][0])
     assert kept is None or kept.type == composed.group.results[0][0].type
+
+
+def _softmax_in_f64(b: Any, x: Any) -> Any:
+    def inner(b: Any, x: Any) -> Any:
+        wide = b.cast(b.tanh(x), dtype=F64)
+        e = b.exp(b.sub(wide, b.reduce_max(wide, axes=(1,), keepdims=True)))
+        return b.cast(b.div(e, b.reduce_sum(e, axes=(1,), keepdims=True)), dtype=F32)
+
+    return fused(b, inner, x)
+
+
+def test_what_is_kept_is_written_by_the_reduction_that_runs_first() -> None:
+    composed = Composed(graph(tensors((4, 9)), _softmax_in_f64))
+    plain = reductions(composed.nest)
+    assert [reduce.kind for reduce in plain] == ["max", "sum"]
+    staged = _staged(composed)
+    assert staged is not None
+    own = staged.outputs[0].value
+    first, *later = reductions(staged)
+    assert first.kind == "max"
+    assert isinstance(next(n for n in walk(first.body) if isinstance(n, (Keep, Load))), Keep)
+    assert len(later) == 1
+    for reduce in later:
+        inner = [node for node in walk(reduce.body) if isinstance(node, Load)]
+        assert any(load.value is own for load in inner)
+    assert sum(isinstance(node, Keep) for node in walk(staged.outputs[0].expr)) == 1
