@@ -158,9 +158,10 @@ class KernelWriter:
         if not shape:
             self._copy_one(source, target, (), 0)
             return
-        if _is_dense(source) and _is_dense(target):
-            shape = (product(shape),)
-            source, target = self._flat(source), self._flat(target)
+        flat = (product(shape),)
+        laid, to = self.reshape(source, flat), self.reshape(target, flat)
+        if laid is not None and to is not None:
+            source, target, shape = laid, to, flat
         *outer, size = shape
         lanes = lanes_along(-1, source, target)
         parts = [*outer, ceildiv(size, COPIED)]
@@ -170,11 +171,12 @@ class KernelWriter:
             end = self.b.min(self.b.add(first, self.b.index(COPIED)), self.b.index(size))
             self.each(first, end, lanes, lambda i, n: self._copy_one(source, target, (*at, i), n))
 
-    def _flat(self, buf: Value) -> Value:
+    def reshape(self, buf: Value, shape: Sequence[DimLike]) -> Value | None:
+        """A buffer in another shape; None where its elements do not lie side by side."""
         assert isinstance(buf.type, BufferType)
-        if len(buf.type.shape) == 1:
-            return buf
-        return self.b.view(buf, 0, buffer(buf.type.dtype, product(buf.type.shape)))
+        if buf.type.strides != row_major(buf.type.shape):
+            return None
+        return self.b.view(buf, 0, buffer(buf.type.dtype, *shape))
 
     def _copy_one(self, source: Value, target: Value, index: tuple[Value, ...], lanes: int) -> None:
         b = self.b
@@ -188,11 +190,6 @@ class KernelWriter:
 def workers(rows: Sequence[DimLike]) -> DimLike:
     """How many workers take part in a loop over `rows`, each with a number below this."""
     return 1 if product(rows) == 1 else symbol("threads")
-
-
-def _is_dense(buf: Value) -> bool:
-    assert isinstance(buf.type, BufferType)
-    return buf.type.strides == row_major(buf.type.shape)
 
 
 def lanes_along(axis: int, *buffers: Value) -> int:

@@ -22,7 +22,7 @@ from tfc.ir.ops.common import (
     require_kind,
 )
 from tfc.ir.ops.reduce import SUM_TOL
-from tfc.ir.types import BOOL, F32, I64, TensorType
+from tfc.ir.types import BOOL, F32, I64, BufferType, TensorType
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +65,27 @@ def _cumprod_ref(attrs: ScanAttrs, x: Array) -> Array:
 
 
 # How many vectors of columns go side by side, and the cycles that an element costs.
-WIDE, WORK = 4, 2
+WIDE, WORK = 8, 2
 _COMBINE = {"cumsum": ("add", 0), "cumprod": ("mul", 1)}
 
 
 def _loops(k: KernelWriter) -> None:
-    scan = _Scan(k)
-    shape = tensor_type(k.op.result).shape
-    outer, inner = shape[: scan.axis], shape[scan.axis + 1 :]
+    type = tensor_type(k.op.result)
+    axis = normalize_axis(k.op.attrs.axis, type.rank)
+    outer, size, inner = type.shape[:axis], type.shape[axis], type.shape[axis + 1 :]
+    folded = (product(outer), size, product(inner))
+    x, y = (k.reshape(buf, folded) for buf in (*k.operands, *k.results))
+    if x is not None and y is not None:
+        scan = _Scan(k, x, y, 1)
+        outer, inner = folded[:1], folded[2:]
+    else:
+        scan = _Scan(k, k.operands[0], k.results[0], axis)
     if product(inner) == 1:
-        with k.rows(outer, scan.size * WORK) as (row, _):
+        with k.rows(outer, size * WORK) as (row, _):
             scan.along((*row, *(k.b.index(0) for _ in inner)))
         return
     block = VECTOR_BYTES * WIDE
-    with k.rows((*outer, *inner[:-1], ceildiv(inner[-1], block)), scan.size * block) as (row, _):
+    with k.rows((*outer, *inner[:-1], ceildiv(inner[-1], block)), size * block) as (row, _):
         *at, part = row
         first = k.b.mul(part, k.b.index(block))
         end = k.b.min(k.b.add(first, k.b.index(block)), k.b.index(inner[-1]))
@@ -86,18 +93,17 @@ def _loops(k: KernelWriter) -> None:
 
 
 class _Scan:
-    """Folds elements along an axis, of one row or of neighbouring columns at once."""
+    """Folds x along an axis into y, of one row or of neighbouring columns at once."""
 
-    def __init__(self, k: KernelWriter) -> None:
+    def __init__(self, k: KernelWriter, x: Value, y: Value, axis: int) -> None:
         self.k = k
         self.b = k.b
-        (self.x,), (self.y,) = k.operands, k.results
+        self.x, self.y, self.axis = x, y, axis
         attrs = k.op.attrs
-        type = tensor_type(k.op.result)
-        self.axis = normalize_axis(attrs.axis, type.rank)
-        self.size = type.shape[self.axis]
-        self.dtype = type.dtype
-        self.wide = compute_dtype(type.dtype)
+        assert isinstance(x.type, BufferType)
+        self.size = x.type.shape[axis]
+        self.dtype = x.type.dtype
+        self.wide = compute_dtype(self.dtype)
         self.exclusive, self.reverse = attrs.exclusive, attrs.reverse
         self.combine, self.neutral = _COMBINE[k.op.name]
 
