@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tfc.ir.build import GraphBuilder, tensor_type
 from tfc.ir.core import Value
-from tfc.ir.types import F8E8M0, F32, I2, I4, I8, U2, U4, U8, DType
+from tfc.ir.types import F8E8M0, F32, I2, I4, I8, I32, U2, U4, U8, DType
 
 # Narrow integers: their bits, and whether they are signed.
 INTEGERS = {I4: (4, True), U4: (4, False), I2: (2, True), U2: (2, False)}
@@ -34,13 +34,12 @@ def unpacked(b: GraphBuilder, x: Value) -> Value:
 def packed(b: GraphBuilder, x: Value, dtype: DType, saturate: bool, rounding: str) -> Value:
     """Return numbers as a storage type: integers wrap, floats round (f64 through f32).
 
-    Floats to narrow integers truncate and saturate, as to all integers.
+    Floats to narrow integers truncate, and what is out of range wraps, as in onnx's cases.
     """
     source = tensor_type(x).dtype
     if dtype in INTEGERS:
         if source.is_float:
-            lo, hi = limits(dtype)
-            x = b.clamp(x, lo=float(lo), hi=float(hi))
+            x, source = b.cast(x, dtype=I32), I32
         if source != U8:
             x = b.bitcast(b.cast(x, dtype=I8), dtype=U8) if source != I8 else b.bitcast(x, dtype=U8)
         low = b.bitwise_and(x, b.constant((1 << INTEGERS[dtype][0]) - 1, U8))
