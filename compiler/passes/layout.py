@@ -108,21 +108,25 @@ def _contracted(op: Op, lanes: int) -> tuple[int, ...] | None:
         if it.name in used.get(w, ()) and it.name not in used.get(x, ())
     ]
     others = [a for a in range(len(iters)) if a not in own]
-    if not own or [*others, *own] == list(range(len(iters))):
-        return None
+    order = (*others, *own)
+    if not own or order == tuple(range(len(iters))):
+        # A convolution that is transposed in its kernel lies in the order that comes out.
+        return order if own and contraction.name == "conv" else None
     outer = _outer_value(op, x)
     if outer.encoding is None and last_steps.get(x) == 1:
         columns = product(shape[a] for a in own)
         short = isinstance(columns, int) and columns < lanes
         if short and isinstance(shape[-1], int) and shape[-1] >= lanes:
             return None
-    return (*others, *own)
+    return order
 
 
 def _grouped(op: Op) -> tuple[int, ...] | None:
     """Channels last, for convolutions of bytes, which take neighbouring channels in groups."""
     rank = tensor_type(op.result).rank
-    if _is_byte_convolution(_contraction(op)) or _feeds_groups(op.result):
+    product = _contraction(op)
+    own = product is not None and tensor_type(product.result).shape == tensor_type(op.result).shape
+    if (own and _is_byte_convolution(product)) or _feeds_groups(op.result):
         return (0, *range(2, rank), 1)
     return None
 

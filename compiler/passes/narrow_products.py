@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tfc.compiler.evaluate import constant_array, is_constant
-from tfc.compiler.passes.quantised import LIMITS, fits, is_view
+from tfc.compiler.passes.quantised import HALF, LIMITS, fits, is_view, lowered
 from tfc.compiler.passman import PassContext
 from tfc.compiler.rewrite import blocks_of
 from tfc.ir.arrays import Array
@@ -22,9 +22,6 @@ from tfc.ir.core import Module, Op, Value
 from tfc.ir.opdef import OPS, Kind, OpDef
 from tfc.ir.ops.common import fields_of
 from tfc.ir.types import I8, I32, U8
-
-# Between i8 and u8.
-HALF = 128
 
 
 def narrow_products(module: Module, context: PassContext) -> None:
@@ -136,7 +133,7 @@ def _unsigned(
 
 def _raised(b: GraphBuilder, x: Value, narrow: dict[Value, Value]) -> Value:
     """i8 as u8, moved up by 128: what it was made of, where it was made that way."""
-    made = _lowered(x)
+    made = lowered(x)
     if made is not None:
         return made
     if x not in narrow:
@@ -147,21 +144,6 @@ def _raised(b: GraphBuilder, x: Value, narrow: dict[Value, Value]) -> Value:
         wide = early.add(early.cast(x, dtype=I32), early.constant(HALF, I32))
         narrow[x] = early.cast(wide, dtype=U8)
     return narrow[x]
-
-
-def _lowered(x: Value) -> Value | None:
-    """The u8 value of which x is cast{i8}(cast{i32}(u8) - 128)."""
-    steps: list[Op] = []
-    value = x
-    for name in ("cast", "sub", "cast"):
-        if value.op is None or value.op.name != name:
-            return None
-        steps.append(value.op)
-        value = value.op.operands[0]
-    taken = steps[1].operands[1]
-    elements = getattr(taken.op.attrs.value, "values", ()) if is_constant(taken) else ()  # type: ignore[union-attr]
-    known = tuple(elements) == (HALF,) and tensor_type(value).dtype == U8
-    return value if known and tensor_type(x).shape == tensor_type(value).shape else None
 
 
 def _moved(b: GraphBuilder, x: Value, zero: Value | int, moves: Sequence[Op]) -> Value | None:

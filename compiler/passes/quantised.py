@@ -23,6 +23,8 @@ from tfc.ir.types import F32, I8, U8, DType
 
 BYTES = (U8, I8)
 LIMITS = {U8: (0, 255), I8: (-128, 127)}
+# Between i8 and u8.
+HALF = 128
 I32_LIMIT = 2**31 - 1
 
 
@@ -238,6 +240,21 @@ def per_channel(array: Array, rank: int, channel: int, count: int) -> Array | No
     if any(n != 1 and axis != channel for axis, n in enumerate(padded.shape)):
         return None
     return np.broadcast_to(padded.reshape(-1), (count,)).astype(np.float64)
+
+
+def lowered(x: Value) -> Value | None:
+    """The u8 value of which x is cast{i8}(cast{i32}(u8) - 128)."""
+    steps: list[Op] = []
+    value = x
+    for name in ("cast", "sub", "cast"):
+        if value.op is None or value.op.name != name:
+            return None
+        steps.append(value.op)
+        value = value.op.operands[0]
+    taken = steps[1].operands[1]
+    elements = getattr(taken.op.attrs.value, "values", ()) if is_constant(taken) else ()  # type: ignore[union-attr]
+    known = tuple(elements) == (HALF,) and tensor_type(value).dtype == U8
+    return value if known and tensor_type(x).shape == tensor_type(value).shape else None
 
 
 def fits(whole: Array, dtype: DType) -> bool:

@@ -8,7 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tfc.compiler.passes.quantised import Activation, Constants, Steps, activation, steps_of
+from tfc.compiler.passes.quantised import (
+    HALF,
+    Activation,
+    Constants,
+    Steps,
+    activation,
+    lowered,
+    steps_of,
+)
 from tfc.compiler.rewrite import is_dead
 from tfc.ir.build import GraphBuilder
 from tfc.ir.core import Op, Value
@@ -44,12 +52,17 @@ def substitute(op: Op, value: Value) -> None:
             source.erase()
 
 
-def centred(b: GraphBuilder, x: Activation) -> Value:
-    """The activation's bytes less their zero point, in i32."""
+def _viewed(b: GraphBuilder, x: Activation) -> Value:
+    """The activation's bytes as its views show them."""
     whole = x.whole
     for view in reversed(x.views):
         whole = b.op(view.name, whole, **fields_of(view.attrs)).result
-    wide: Value = b.cast(whole, dtype=I32)
+    return whole
+
+
+def centred(b: GraphBuilder, x: Activation) -> Value:
+    """The activation's bytes less their zero point, in i32."""
+    wide: Value = b.cast(_viewed(b, x), dtype=I32)
     return b.sub(wide, b.constant(x.steps.zero, I32)) if x.steps.zero else wide
 
 
@@ -62,7 +75,7 @@ def rounded(b: GraphBuilder, y: Value, limits: Limits | None, steps: Steps) -> V
         y = b.clamp(y, lo=lo, hi=steps.high if hi is None else hi)
     y = b.round(y)
     if steps.dtype == I8:
-        return _as_i8(b, _to_u8(b, y, steps.zero + 128))
+        return _as_i8(b, _to_u8(b, y, steps.zero + HALF))
     return _to_u8(b, y, steps.zero)
 
 
@@ -75,7 +88,7 @@ def _to_u8(b: GraphBuilder, y: Value, zero: int) -> Value:
 
 def _as_i8(b: GraphBuilder, x: Value) -> Value:
     """What is stored as u8, 128 too high, as i8."""
-    found: Value = b.cast(b.sub(b.cast(x, dtype=I32), b.constant(128, I32)), dtype=I8)
+    found: Value = b.cast(b.sub(b.cast(x, dtype=I32), b.constant(HALF, I32)), dtype=I8)
     return found
 
 
@@ -96,7 +109,13 @@ def _quantize(op: Op, constants: Constants) -> bool:
 def _again(op: Op, steps: Steps, constants: Constants) -> Value | None:
     """Quantising what was dequantised alike gives the same numbers."""
     x = activation(op.operands[0], constants)
-    return x.whole if x is not None and not x.views and x.steps == steps else None
+    if x is None:
+        return None
+    b = before(op, constants)
+    if x.steps == steps:
+        return _viewed(b, x)
+    raised = Steps(steps.scale, steps.zero + HALF, U8)
+    return _as_i8(b, _viewed(b, x)) if steps.dtype == I8 and x.steps == raised else None
 
 
 def _each(op: Op, constants: Constants) -> Value | None:
@@ -124,10 +143,22 @@ def _signed(op: Op, steps: Steps, constants: Constants) -> Value | None:
         return None
     b = before(op, constants)
     y = b.round(b.div(op.operands[0], op.operands[1]))
-    y = b.add(y, b.constant(steps.zero + 128, F32))
+    y = b.add(y, b.constant(steps.zero + HALF, F32))
     # NaN is 0 as an i8.
-    y = b.select(b.isnan(y), b.constant(128, F32), y)
+    y = b.select(b.isnan(y), b.constant(HALF, F32), y)
     return _as_i8(b, b.cast(y, dtype=U8))
+
+
+def _dequantize(op: Op, constants: Constants) -> bool:
+    """What is stored as u8 is read as it is, by a zero point as much higher."""
+    source = lowered(op.operands[0])
+    steps = steps_of(op, constants)
+    if source is None or steps is None:
+        return False
+    b = before(op, constants)
+    zero = b.constant(steps.zero + HALF, U8)
+    substitute(op, b.dequantize_linear(source, op.operands[1], zero, axis=op.attrs.axis))
+    return True
 
 
 def _max_pool(op: Op, constants: Constants) -> bool:
@@ -144,6 +175,7 @@ def _max_pool(op: Op, constants: Constants) -> bool:
 
 
 REQUANTISE: dict[str, Callable[[Op, Constants], bool]] = {
+    "dequantize_linear": _dequantize,
     "max_pool": _max_pool,
     "quantize_linear": _quantize,
 }

@@ -106,6 +106,15 @@ def signed(b: Any, x: Any) -> Any:
     return written(b, again, 0.2, 5, I8)
 
 
+def turned(b: Any, x: Any) -> Any:
+    """Quantised anew behind a transpose and a reshape, as signed bytes."""
+    y = written(b, conv(b, read(b, x, 0.02, 120), weights(b, (16, 24, 3, 3))), 0.05, -128, I8)
+    y = b.transpose(read(b, y, 0.05, -128), perm=(0, 2, 3, 1))
+    y = b.reshape(read(b, written(b, y, 0.05, -128, I8), 0.05, -128), shape=(2, 9 * 9 * 16))
+    y = read(b, written(b, y, 0.05, -128, I8), 0.05, -128)
+    return written(b, b.matmul(y, weights(b, (9 * 9 * 16, 12), axis=1, seed=4)), 0.5, 0, I8)
+
+
 def dense(b: Any, x: Any) -> Any:
     """A flattened picture by transposed weights."""
     flat = b.reshape(read(b, x, 0.02, 120), shape=(2, 24 * 81))
@@ -116,10 +125,10 @@ def dense(b: Any, x: Any) -> Any:
 CASES: dict[str, Make] = {
     make.__name__: make
     for make in (
-        activated, whole_bias, residual, pooled, depthwise, gated, signed, dense,
+        activated, whole_bias, residual, pooled, depthwise, gated, signed, turned, dense,
     )
 }  # fmt: skip
-PRODUCTS = dict.fromkeys(CASES, 1) | {"residual": 2, "pooled": 2, "signed": 2}
+PRODUCTS = dict.fromkeys(CASES, 1) | {"residual": 2, "pooled": 2, "signed": 2, "turned": 2}
 
 
 def model(name: str) -> Graph:
