@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,7 +67,8 @@ _COMPILE = [
     click.option("--dim", "dims", multiple=True, metavar="NAME=SIZE|LO..HI",
                  help="Fix or bound a dynamic dim: batch=8, batch=1..64, batch=1.."),
     click.option("--shape", "shapes", multiple=True, metavar="INPUT=1x3x224x224",
-                 help="Fix the dims of an input."),
+                 help="Fix the dims of an input. Of a sequence the shapes, each with a comma "
+                 "behind it: 2x3,4x3,; none for an optional without an element."),
     click.option("--constants", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
                  help="Where the constants of IR text are read or written."),
 ]  # fmt: skip
@@ -148,14 +149,29 @@ def parse_shape(text: str) -> tuple[int, ...]:
 
 def open_model(path: Path, settings: Settings) -> Module:
     """Open a model with its dims fixed as --dim and --shape say."""
-    from tfc.compiler.source import open_module
+    from tfc.compiler.source import open_inputs, open_module
 
     dims = parse_dims(settings.dims)
-    if settings.shapes:
-        shapes = dict(named(text, "--shape") for text in settings.shapes)
-        sizes = {name: parse_shape(text) for name, text in shapes.items()}
-        dims |= _sizes_of(open_module(path, dims, settings.constants), sizes)
-    return open_module(path, dims, settings.constants)
+    if not settings.shapes:
+        return open_module(path, dims, settings.constants)
+    given = dict(named(text, "--shape") for text in settings.shapes)
+    left_open = open_inputs(path)
+    shapes = {name: _parse_open(text) for name, text in given.items() if name in left_open}
+    sizes = {name: parse_shape(text) for name, text in given.items() if name not in left_open}
+    if sizes:
+        module = open_module(path, dims, settings.constants, shapes=shapes)
+        dims |= _sizes_of(module, sizes)
+    return open_module(path, dims, settings.constants, shapes=shapes)
+
+
+def _parse_open(text: str) -> Sequence[Any] | None:
+    """Read a shape, shapes with a comma behind each, or none."""
+    if text == "none":
+        return None
+    *parts, last = text.split(",")
+    if not parts:
+        return parse_shape(last)
+    return [parse_shape(part) for part in (*parts, *((last,) if last else ()))]
 
 
 def _sizes_of(module: Module, sizes: dict[str, tuple[int, ...]]) -> dict[str, Given]:

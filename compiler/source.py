@@ -45,6 +45,15 @@ def open_module(
     return onnx.load(source, dims, files=files, shapes=shapes)
 
 
+def open_inputs(path: Path) -> frozenset[str]:
+    """Return the names of a model's inputs whose types leave open what shapes they have."""
+    if is_text(path):
+        return frozenset()
+    from tfc.compiler.frontends import onnx
+
+    return onnx.open_inputs(path)
+
+
 def is_text(path: Path) -> bool:
     """Whether a file is IR text. Raises ModelError where it cannot be read."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from onnx import TensorProto, helper
 import tfc
 from tests.frontends.support import Array, floats, ints, make_model, run, value_info
 from tfc import onnx_backend
+from tfc.cli.main import run as run_command
 from tfc.compiler.frontends.onnx import load
 from tfc.ir.errors import ModelError, UnsupportedError, UsageError
 from tfc.ir.interp import evaluate
@@ -287,12 +289,39 @@ def test_optional_input_has_an_element_or_none() -> None:
         ({"x": (2, 3), "t": ()}, "the model has no input 't'"),
         ({"x": (2, -3)}, "shape"),
         ({"x": None}, "is no optional"),
+        ({"x": [(2, 3)]}, "one shape"),
+        ({"x": 3}, "one shape"),
     ],
 )
 def test_shapes_that_do_not_fit_the_model_are_refused(shapes: Any, message: str) -> None:
     model = make_model([node("Neg", ["x"], ["y"])], [X], ["y"])
     with pytest.raises(UsageError, match=message):
         load(model, shapes=shapes)
+
+
+def test_sequence_takes_a_list_of_shapes() -> None:
+    model = make_model([node("SequenceLength", ["s"], ["y"])], [SEQUENCE], ["y"])
+    for shapes in ((2, 3), [2], "2x3", [(2, -1)]):
+        with pytest.raises(UsageError, match="input 's'"):
+            load(model, shapes={"s": shapes})
+    assert run_shaped(model, {"s": []}, {})["y"] == 0
+
+
+def test_command_line_names_shapes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inner = helper.make_tensor_type_proto(FLOAT, None)
+    inputs = [SEQUENCE, optional_info("o", inner), X]
+    nodes = [
+        node("SequenceInsert", ["s", "x"], ["t"]),
+        node("ConcatFromSequence", ["t"], ["y"], axis=0),
+        node("OptionalHasElement", ["o"], ["z"]),
+    ]
+    path = tmp_path / "open.onnx"
+    path.write_bytes(make_model(nodes, inputs, ["y", "z"]).SerializeToString())
+    shapes = ["--shape", "s=1x3,4x3,", "--shape", "o=none", "--shape", "x=2x3"]
+    assert run_command(["dump", str(path), "--stage", "graph", *shapes]) == 0
+    text = capsys.readouterr().out
+    assert "%s.0: f32[1, 3], %s.1: f32[4, 3], %x: f32[2, 3]" in text
+    assert "f32[7, 3]" in text
 
 
 def test_backend_takes_and_returns_lists_and_none() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tfc.compiler.frontends.onnx.context import Array
 from tfc.compiler.frontends.onnx.importer import Importer, Problem
 from tfc.compiler.frontends.onnx.nested import Given as Shapes
-from tfc.compiler.frontends.onnx.nested import Item, as_python, is_nested
+from tfc.compiler.frontends.onnx.nested import Item, as_python, is_nested, is_open
 from tfc.compiler.frontends.onnx.reader import read
 from tfc.compiler.frontends.onnx.symbols import Given
 from tfc.ir.core import Module
@@ -22,7 +22,16 @@ from tfc.ir.errors import CompileError, TfcError, UnsupportedError, UsageError
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["Problem", "Shapes", "ValueNeeded", "as_python", "check", "is_nested", "load"]
+__all__ = [
+    "Problem",
+    "Shapes",
+    "ValueNeeded",
+    "as_python",
+    "check",
+    "is_nested",
+    "load",
+    "open_inputs",
+]
 
 
 def load(
@@ -59,6 +68,15 @@ def load(
         if results is not None:
             results.update(importer.results)
         return module
+
+
+def open_inputs(source: str | Path | ModelProto) -> frozenset[str]:
+    """Return the names of inputs whose types leave open what shapes they have."""
+    with _only_our_errors(source):
+        graph = read(source).graph
+        stored = {tensor.name for tensor in graph.initializer}
+        names = [proto.name for proto in graph.input if is_open(proto)]
+        return frozenset(names) - stored
 
 
 class ValueNeeded(UnsupportedError):

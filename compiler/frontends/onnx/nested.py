@@ -138,6 +138,14 @@ def is_nested(proto: Any) -> bool:
     return proto.type.WhichOneof("value") in ("sequence_type", "optional_type")
 
 
+def is_open(proto: Any) -> bool:
+    """Whether the type of an input leaves open what shapes it has: its rank, or what is in it."""
+    kind = proto.type.WhichOneof("value")
+    return is_nested(proto) or (
+        kind == "tensor_type" and not proto.type.tensor_type.HasField("shape")
+    )
+
+
 def from_shapes(name: str, type_proto: Any, given: Given, make: MakeTensor) -> Item:
     """Return an input of the model's type. make: a tensor of a name, a tensor type and a shape."""
     kind = type_proto.WhichOneof("value")
@@ -154,9 +162,19 @@ def from_shapes(name: str, type_proto: Any, given: Given, make: MakeTensor) -> I
         inner = type_proto.sequence_type.elem_type
         if inner.WhichOneof("value") != "tensor_type":
             raise UnsupportedError("a sequence of what is no tensor")
+        if not isinstance(given, (list, tuple)) or not all(map(_is_shape, given)):
+            raise UsageError(f"is a sequence, of which the shapes are listed, not {given!r}")
         tensor_proto = inner.tensor_type
         items = tuple(make(f"{name}.{i}", tensor_proto, shape) for i, shape in enumerate(given))
         return TensorSequence(items, dtype_from(tensor_proto.elem_type))
     if kind != "tensor_type":
         raise UnsupportedError(f"a {kind or 'typeless'} input; tensors are supported")
+    if not _is_shape(given):
+        raise UsageError(f"is a tensor, which has one shape, not {given!r}")
     return make(name, type_proto.tensor_type, given)
+
+
+def _is_shape(given: object) -> bool:
+    if not isinstance(given, (list, tuple)):
+        return False
+    return all(dim is None or isinstance(dim, (int, str)) for dim in given)
