@@ -21,10 +21,12 @@ NOTES = {
     "If": "a condition that is known selects its branch; else both give the same types",
     "LabelEncoder": "of numbers",
     "Loop": "values that change their shapes, or sequences that grow, need a known number of "
-    "rounds, up to 256",
+    "rounds, up to 256; stacks need a limit that is a number, a dim or an input",
     "Multinomial": "see [numerics](numerics.md#random-numbers)",
+    "NonMaxSuppression": "thresholds are constants",
     "OneHotEncoder": "of integers, unknown ones as zeros",
     "LinearRegressor": "without post_transform",
+    "Range": "floats between constants",
     "RandomNormal": "see [numerics](numerics.md#random-numbers)",
     "RandomNormalLike": "see [numerics](numerics.md#random-numbers)",
     "RandomUniform": "see [numerics](numerics.md#random-numbers)",
