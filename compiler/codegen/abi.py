@@ -20,7 +20,7 @@ from tfc.compiler.codegen.values import (
 )
 from tfc.compiler.target import X86_FEATURES, Target
 from tfc.ir.core import Element, Function
-from tfc.ir.dims import Call, Dim, DimLike, Symbol, symbols_of, terms_of
+from tfc.ir.dims import Call, Dim, DimLike, Symbol, bounds, symbols_of, terms_of
 from tfc.ir.errors import CompileError, UnsupportedError
 from tfc.ir.extent import highest, most, room
 from tfc.ir.symbols import start_symbols
@@ -314,7 +314,12 @@ class _Abi:
         limits = self.signature.limits
         for position, (_, type) in enumerate(self.signature.outputs):
             for axis, dim in enumerate(type.shape):
-                self._store_dim(position, axis, most(dim, limits))
+                size = most(dim, limits)
+                low, _ = bounds(size, {})
+                if low is None or low < 0:
+                    fits = self.b.compare("icmp sge", "i64", self.b.dim(size), "0")
+                    self._require(fits, BAD_SHAPE)
+                self._store_dim(position, axis, size)
             sizes.append(self.b.dim(room(type.shape, limits) * type.dtype.bytes))
         return sizes
 

@@ -41,10 +41,18 @@ class Relayout:
         for it in self.iters:
             step = coefficient(self.source, it.name)
             assert step is not None
-            steps.append(evaluate(step, {}) * flat.itemsize)
+            steps.append(evaluate(step, {}))
         origin = evaluate(substitute(self.source, {it.name: 0 for it in self.iters}), {})
-        view = np.lib.stride_tricks.as_strided(flat[origin:], shape, steps, writeable=False)
-        return np.ascontiguousarray(view).reshape(-1)
+        last = origin + sum((n - 1) * step for n, step in zip(shape, steps, strict=True))
+        if origin >= 0 and last < flat.size:
+            strides = [step * flat.itemsize for step in steps]
+            view = np.lib.stride_tricks.as_strided(flat[origin:], shape, strides, writeable=False)
+            return np.ascontiguousarray(view).reshape(-1)
+        # What lies outside is padding, and never read: any element will do.
+        at = np.full((1,), origin)
+        for n, step in zip(shape, steps, strict=True):
+            at = (at[:, None] + step * np.arange(n)).reshape(-1)
+        return np.take(flat, at, mode="clip")
 
 
 def order_reductions(nest: Nest, constants: Collection[Value]) -> Nest:

@@ -11,8 +11,8 @@ import numpy as np
 from tfc.ir.body import Expr, ExprBuilder, Index, Iter, Range
 from tfc.ir.build import GraphBuilder, tensor_type
 from tfc.ir.core import Op, Value
-from tfc.ir.dims import DimLike, ceildiv, floordiv
-from tfc.ir.opdef import Kind, OpDef, Reject, Sample, register, require
+from tfc.ir.dims import DimLike, ceildiv, floordiv, maximum
+from tfc.ir.opdef import Assumption, Kind, OpDef, Reject, Sample, register, require
 from tfc.ir.ops.common import Array, compute_dtype, floats, require_kind, require_same_dtype
 from tfc.ir.ops.movement import Shape, dims_of, fixed, refuted
 from tfc.ir.ops.parts import dilate, reverse
@@ -45,6 +45,21 @@ def require_window(attrs: Windowed, rank: int) -> None:
     require(all(len(pair) == 2 for pair in attrs.pads), "pads are not pairs")
     require(min(attrs.strides) > 0, "strides are not positive")
     require(min(attrs.dilations) > 0, "dilations are not positive")
+
+
+def window_assumptions(
+    attrs: Windowed, sizes: Sequence[DimLike], kernel: Sequence[DimLike]
+) -> list[Assumption]:
+    """At least one window fits on each spatial axis."""
+    found: list[Assumption] = []
+    for axis, (size, count) in enumerate(zip(sizes, kernel, strict=True)):
+        padded = size + sum(attrs.pads[axis])
+        reach = (count - 1) * attrs.dilations[axis] + 1
+        missing = maximum(reach - padded, 0)
+        if missing != 0:
+            text = f"a kernel of {reach} fits on {padded} elements of spatial axis {axis}"
+            found.append(Assumption(missing, text))
+    return found
 
 
 def window_sizes(attrs: Windowed, sizes: Sequence[DimLike], kernel: Sequence[DimLike]) -> Shape:
@@ -313,6 +328,9 @@ register(
         attrs=ConvAttrs,
         kind=Kind.CONTRACTION,
         infer=_infer_conv,
+        assumes=lambda types, attrs: window_assumptions(
+            attrs, types[0].shape[2:], types[1].shape[2:]
+        ),
         ref=_conv_ref,
         body=_conv_body,
         grad=_conv_grad,

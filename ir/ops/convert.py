@@ -60,7 +60,8 @@ def _cast_infer(types: Sequence[TensorType], attrs: CastAttrs) -> Sequence[Tenso
     return (TensorType(attrs.dtype, types[0].shape),)
 
 
-def _cast_ref(x: Array, dtype: DType, saturate: bool) -> Array:
+def cast_ref(x: Array, dtype: DType, saturate: bool) -> Array:
+    """Return x as `dtype`: what the op `cast` computes."""
     if x.dtype.kind == "O":
         return _cast_dims(x, dtype)
     if dtype == BOOL:
@@ -134,7 +135,7 @@ elementwise(
     "cast",
     attrs=CastAttrs,
     infer=_cast_infer,
-    ref=_cast_ref,
+    ref=cast_ref,
     body=_cast,
     grad=_cast_grad,
     samples=_cast_samples,

@@ -34,7 +34,7 @@ def _require_nonempty(dims: Sequence[DimLike], result: Shape) -> None:
     require(empty or all(dim != 0 for dim in dims), _EMPTY)
 
 
-def _assume_nonempty(dims: Shape, result: Shape) -> list[Assumption]:
+def assume_nonempty(dims: Shape, result: Shape) -> list[Assumption]:
     """The same of symbolic dims: each is at least 1 or the result has no elements."""
     found = [maximum(1 - dim, 0) * product(result) for dim in dims]
     return [Assumption(zero, f"a lookup in {shape_text(dims)}: it {_EMPTY}") for zero in found
@@ -79,7 +79,7 @@ def _infer_gather(types: Sequence[TensorType], attrs: AxisAttrs) -> Sequence[Ten
 def _assume_gather(types: Sequence[TensorType], attrs: AxisAttrs) -> Sequence[Assumption]:
     axis = normalize_axis(attrs.axis, types[0].rank)
     (result,) = _infer_gather(types, attrs)
-    return _assume_nonempty(types[0].shape[axis : axis + 1], result.shape)
+    return assume_nonempty(types[0].shape[axis : axis + 1], result.shape)
 
 
 def _gather_ref(attrs: AxisAttrs, x: Array, indices: Array) -> Array:
@@ -160,7 +160,7 @@ def _infer_elements(types: Sequence[TensorType], attrs: AxisAttrs) -> Sequence[T
 
 def _assume_elements(types: Sequence[TensorType], attrs: AxisAttrs) -> Sequence[Assumption]:
     axis = normalize_axis(attrs.axis, types[0].rank)
-    return _assume_nonempty(types[0].shape[axis : axis + 1], types[1].shape)
+    return assume_nonempty(types[0].shape[axis : axis + 1], types[1].shape)
 
 
 def _elements_ref(attrs: AxisAttrs, x: Array, indices: Array) -> Array:
@@ -269,7 +269,7 @@ def _infer_nd(types: Sequence[TensorType], attrs: GatherNdAttrs) -> Sequence[Ten
 def _assume_nd(types: Sequence[TensorType], attrs: GatherNdAttrs) -> Sequence[Assumption]:
     x, indices = types
     end = attrs.batch_dims + _depth(x, indices, attrs.batch_dims)
-    return _assume_nonempty(x.shape[attrs.batch_dims : end], _infer_nd(types, attrs)[0].shape)
+    return assume_nonempty(x.shape[attrs.batch_dims : end], _infer_nd(types, attrs)[0].shape)
 
 
 def _nd_ref(attrs: GatherNdAttrs, x: Array, indices: Array) -> Array:

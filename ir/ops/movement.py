@@ -337,6 +337,17 @@ def _infer_broadcast(types: Sequence[TensorType], attrs: BroadcastAttrs) -> Sequ
     return (TensorType(x.dtype, attrs.shape),)
 
 
+def _assume_broadcast(types: Sequence[TensorType], attrs: BroadcastAttrs) -> list[Assumption]:
+    """A dim is 1, or that of the result."""
+    found: list[Assumption] = []
+    (x,) = types
+    for dim, wanted in zip(reversed(x.shape), reversed(attrs.shape), strict=False):
+        zero = (dim - wanted) * (dim - 1)
+        if zero != 0:
+            found.append(Assumption(zero, f"dim {dim} broadcasts to {wanted}"))
+    return found
+
+
 def _broadcast_body(b: ExprBuilder, op: Op, result: int, index: tuple[Index, ...]) -> Expr:
     (x,) = op.operands
     return b.load(x, broadcast_index(b, tensor_type(x).shape, op.attrs.shape, index))
@@ -349,6 +360,7 @@ def _broadcast_grad(b: GraphBuilder, op: Op, gs: Sequence[Value]) -> Sequence[Va
 register(
     OpDef(
         name="broadcast",
+        assumes=_assume_broadcast,
         doc="Repeat along new leading axes and along axes of extent 1, to reach `shape`.",
         attrs=BroadcastAttrs,
         kind=Kind.INJECTIVE,

@@ -13,7 +13,7 @@ from tfc.ir.body import Expr, ExprBuilder, Index
 from tfc.ir.build import GraphBuilder, tensor_type
 from tfc.ir.core import Op, Value
 from tfc.ir.dims import DimLike, ceildiv, maximum, minimum
-from tfc.ir.opdef import Kind, OpDef, Reject, Sample, register, require
+from tfc.ir.opdef import Assumption, Kind, OpDef, Reject, Sample, register, require
 from tfc.ir.ops.common import Array, compute_dtype, floats, integers, like, require_kind
 from tfc.ir.ops.conv import (
     Pads,
@@ -21,6 +21,7 @@ from tfc.ir.ops.conv import (
     require_window,
     tap_slices,
     unread,
+    window_assumptions,
     window_fold,
     window_sizes,
 )
@@ -48,6 +49,10 @@ class AvgPoolAttrs:
     pads: Pads
     dilations: tuple[int, ...]
     count_include_pad: bool
+
+
+def _assumes(types: Sequence[TensorType], attrs: PoolAttrs | AvgPoolAttrs) -> list[Assumption]:
+    return window_assumptions(attrs, types[0].shape[2:], attrs.kernel)
 
 
 def _infer_shape(x: TensorType, attrs: PoolAttrs | AvgPoolAttrs) -> Shape:
@@ -194,6 +199,7 @@ register(
         attrs=PoolAttrs,
         kind=Kind.WINDOW,
         infer=_infer_max,
+        assumes=_assumes,
         ref=_max_ref,
         body=_max_body,
         grad=_max_grad,
@@ -286,6 +292,7 @@ register(
         attrs=AvgPoolAttrs,
         kind=Kind.WINDOW,
         infer=_infer_avg,
+        assumes=_assumes,
         ref=_avg_ref,
         body=_avg_body,
         grad=_avg_grad,

@@ -245,8 +245,7 @@ def _dynamic_infer(types: Sequence[TensorType], attrs: NoAttrs) -> Sequence[Tens
 
 
 def _dynamic_ref(attrs: NoAttrs, x: Array) -> tuple[Array, Array, Array]:
-    lo = min(np.float32(0), x.min(initial=0))
-    hi = max(np.float32(0), x.max(initial=0))
+    lo, hi = x.min(initial=0), x.max(initial=0)
     span = np.float32(hi - lo)
     scale = np.float32(1) if span == 0 else np.float32(span / np.float32(255))
     zero = _saturated(np.rint(np.float32(-lo / scale)), U8)
@@ -280,6 +279,7 @@ dynamic_quantize_linear = register(
             Sample((floats((5,), 1, 2),), grad=False),
             Sample((np.zeros((2, 2), np.float32),), grad=False),
             Sample((floats((0, 3)),), grad=False),
+            Sample((np.array([1, np.nan, 3], np.float32),), grad=False),
         ),
         rejects=lambda: (Reject((TensorType(I32, (2,)),), {}, "takes f32, not i32"),),
         doc="x as u8 with the scale and zero that span its range and 0: scale = (max - min) / 255, "

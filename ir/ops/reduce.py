@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tfc.ir.arrays import dtype_of
 from tfc.ir.body import Expr, ExprBuilder, Index, Iter
 from tfc.ir.build import GraphBuilder, tensor_type
 from tfc.ir.core import Op, Value
@@ -26,6 +27,7 @@ from tfc.ir.ops.common import (
     normalize_axis,
     require_kind,
 )
+from tfc.ir.ops.convert import cast_ref
 from tfc.ir.ops.movement import Shape
 from tfc.ir.types import BOOL, C64, F32, F64, I64, DType, TensorType
 
@@ -288,8 +290,10 @@ _reduction(
 
 
 def _as(y: Any, x: Array) -> Array:
-    """Return y in the element type of x; float to integer truncates."""
-    return np.asarray(y).astype(x.dtype)
+    """Return y in the element type of x; float to integer truncates and saturates."""
+    y = np.asarray(y)
+    truncates = y.dtype.kind == "f" and x.dtype.kind in "iu"
+    return cast_ref(y, dtype_of(x), saturate=True) if truncates else y.astype(x.dtype)
 
 
 def _composite(

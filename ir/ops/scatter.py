@@ -14,9 +14,9 @@ import numpy as np
 
 from tfc.ir.build import GraphBuilder, tensor_type
 from tfc.ir.core import Op, Value
-from tfc.ir.dims import DimLike, ceildiv, minimum, product
+from tfc.ir.dims import Dim, DimLike, ceildiv, maximum, minimum, product
 from tfc.ir.loop.kernel import KernelWriter, lanes_along
-from tfc.ir.opdef import Kind, OpDef, Reject, Sample, register, require
+from tfc.ir.opdef import Assumption, Kind, OpDef, Reject, Sample, register, require
 from tfc.ir.ops.common import (
     Array,
     compute_dtype,
@@ -26,7 +26,7 @@ from tfc.ir.ops.common import (
     normalize_axis,
     zeros_like,
 )
-from tfc.ir.ops.index import require_indices, wrapped
+from tfc.ir.ops.index import assume_nonempty, require_indices, wrapped
 from tfc.ir.ops.reduce import SUM_TOL
 from tfc.ir.types import BOOL, F32, I64, DType, TensorType, shape_text
 
@@ -209,6 +209,22 @@ def _infer_elements(
     return (x,)
 
 
+def _assume_elements(
+    types: Sequence[TensorType], attrs: ScatterElementsAttrs
+) -> Sequence[Assumption]:
+    """Every index has a place, and something to name there."""
+    x, indices, _ = types
+    axis = normalize_axis(attrs.axis, x.rank)
+    text = f"indices {shape_text(indices.shape)} stay within {shape_text(x.shape)}"
+    beyond = [
+        maximum(count - dim, 0) * product(indices.shape)
+        for i, (dim, count) in enumerate(zip(x.shape, indices.shape, strict=True))
+        if i != axis
+    ]
+    found = [Assumption(zero, text) for zero in beyond if isinstance(zero, Dim)]
+    return [*found, *assume_nonempty(x.shape[axis : axis + 1], indices.shape)]
+
+
 def _elements_ref(attrs: ScatterElementsAttrs, x: Array, indices: Array, updates: Array) -> Array:
     axis = attrs.axis % x.ndim
     place: list[Array] = list(np.indices(indices.shape))
@@ -275,6 +291,7 @@ register(
         operands=(3, 3),
         kind=Kind.OPAQUE,
         infer=_infer_elements,
+        assumes=_assume_elements,
         ref=_elements_ref,
         loops=_elements_loops,
         grad=_elements_grad,
@@ -352,6 +369,13 @@ def _infer_nd(types: Sequence[TensorType], attrs: ScatterNdAttrs) -> Sequence[Te
         f"updates are {shape_text(updates.shape)}, not {shape_text(wanted)}",
     )
     return (x,)
+
+
+def _assume_nd(types: Sequence[TensorType], attrs: ScatterNdAttrs) -> Sequence[Assumption]:
+    x, indices, updates = types
+    depth = indices.shape[-1]
+    assert isinstance(depth, int)
+    return assume_nonempty(x.shape[:depth], updates.shape)
 
 
 def _nd_ref(attrs: ScatterNdAttrs, x: Array, indices: Array, updates: Array) -> Array:
@@ -435,6 +459,7 @@ register(
         operands=(3, 3),
         kind=Kind.OPAQUE,
         infer=_infer_nd,
+        assumes=_assume_nd,
         ref=_nd_ref,
         loops=_nd_loops,
         grad=_nd_grad,

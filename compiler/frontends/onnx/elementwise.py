@@ -95,9 +95,13 @@ def _bit_shift(ctx: Context) -> Results:
 
 
 def _clip_attrs(ctx: Context) -> Results:
+    """Where the bounds cross, the upper one counts."""
+    x = ctx.x()
     lo = ctx.real("min") if ctx.has_attr("min") else None
     hi = ctx.real("max") if ctx.has_attr("max") else None
-    return _op(ctx, "clamp", ctx.x(), lo=lo, hi=hi)
+    if lo is not None and hi is not None and lo > hi:
+        return _op(ctx, "min", _op(ctx, "max", x, ctx.scalar(lo, x)), ctx.scalar(hi, x))
+    return _op(ctx, "clamp", x, lo=lo, hi=hi)
 
 
 def _clip(ctx: Context) -> Results:

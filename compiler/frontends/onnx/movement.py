@@ -278,7 +278,8 @@ def slice_range(
         first = _inside(start, dim, 0, dim)
         count = ceildiv(_inside(end, dim, 0, dim) - first, step)
     else:
-        first = _inside(start, dim, 0, dim - 1)
+        # Clamped to the first element, if there is one.
+        first = dim - 1 if start == -1 else _inside(start, dim, minimum(0, dim - 1), dim - 1)
         count = ceildiv(first - _inside(end, dim, -1, dim - 1), -step)
     count = maximum(count, 0)
     return (0 if count == 0 else first), count, step

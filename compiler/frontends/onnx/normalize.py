@@ -36,6 +36,8 @@ def _hardmax(ctx: Context) -> Results:
     x, type = ctx.x(), ctx.type()
     axis = ctx.axis(ctx.integer("axis", -1 if ctx.opset >= 13 else 1), type.rank)
     shape = type.shape if ctx.opset >= 13 else (*type.shape[:axis], product(type.shape[axis:]))
+    if shape[axis] == 0:
+        return x
     rows = ctx.reshape(x, shape)
     first = ctx.b.argmax(rows, axis=axis, keepdims=True, last=False)
     hit = ctx.b.eq(ctx.b.iota(shape=shape, axis=axis), first)

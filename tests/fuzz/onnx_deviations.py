@@ -1,0 +1,193 @@
+"""Where ONNX Runtime is not asked, or not believed, and why. Not test cases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tests.fuzz.onnx_values import BFLOAT16, Array, is_float
+
+Operands = Sequence[Any]
+"""Arrays; None for an operand that is left out."""
+Applies = Callable[[Mapping[str, Any], Operands, Sequence[Array]], bool]
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """applies: of a node's attributes, operands and results by the interpreter."""
+
+    reason: str
+    applies: Applies
+
+
+def _zero_divisor(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    if is_float(x[1].dtype) or x[1].dtype == np.bool_:
+        return False
+    least = x[0].dtype.kind == "i" and bool((x[0] == np.iinfo(x[0].dtype).min).any())
+    return bool((x[1] == 0).any() or (least and (x[1] == np.array(-1, x[1].dtype)).any()))
+
+
+def _out_of_range(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    to = y[0].dtype
+    if not is_float(x[0].dtype) or is_float(to) or to == np.bool_:
+        return False
+    info = np.iinfo(to)
+    wide = x[0].astype(np.float64)
+    return not bool((np.isfinite(wide) & (wide >= info.min) & (wide <= info.max)).all())
+
+
+def _bf16(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    return any(a is not None and a.dtype == BFLOAT16 for a in (*x, *y))
+
+
+def _nan(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    return any(a is not None and is_float(a.dtype) and bool(np.isnan(a).any()) for a in (*x, *y))
+
+
+def _wide_shift(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    return bool((x[1] >= 8 * x[1].dtype.itemsize).any())
+
+
+def _integer_sum(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    if x[0].dtype.kind not in "iu" or not x[0].size:
+        return False
+    wide = np.abs(x[0].astype(np.float64))
+    most = max(float((wide**2).sum()), float(np.maximum(wide, 1).prod()))
+    return most > np.iinfo(x[0].dtype).max or most > 2**53
+
+
+def _nothing(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    return any(a is not None and a.size == 0 for a in x)
+
+
+def _doubles(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    return bool(x[0].dtype == np.float64)
+
+
+def _unbounded(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    return is_float(x[0].dtype) and not bool(np.isfinite(x[0]).all())
+
+
+def _dilated_same(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    dilated = max(attrs.get("dilations", [1])) > 1
+    return bool(dilated and attrs.get("auto_pad", b"").startswith(b"SAME"))
+
+
+def _halves(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    return bool(x[0].dtype == np.float16)
+
+
+def _powers(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    """Whether the result may be beyond what f64 holds exactly."""
+    if is_float(x[0].dtype):
+        return False
+    with np.errstate(all="ignore"):
+        exact = np.abs(x[0].astype(np.float64)) ** x[1].astype(np.float64)
+    return not bool((exact < min(2.0**52, np.iinfo(x[0].dtype).max)).all())
+
+
+def _large_integers(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    return any(
+        not is_float(a.dtype) and bool((np.abs(a.astype(np.float64)) > 1e3).any()) for a in x
+    )
+
+
+def _far_grid(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    return bool((np.abs(x[1].astype(np.float64)) > 1e6).any())
+
+
+def _no_axes(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    return bool(attrs.get("noop_with_empty_axes", 0))
+
+
+def _no_beta(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    return attrs.get("beta") == 0 and not bool(np.isfinite(x[-1]).all())
+
+
+def _lone(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    return bool(x[0][0, 0].size == 1)
+
+
+def _flat(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    axes = tuple(attrs.get("axes", (0, 2, 3)))
+    return bool((np.ptp(x[0].astype(np.float64), axis=axes) < 0.1).any())
+
+
+def _wide(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    given = [a.astype(np.float64) for a in x if a is not None and is_float(a.dtype)]
+    return not all(bool((np.abs(a) < 8).all()) for a in given)
+
+
+def _integers(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    return x[0] is not None and not is_float(x[0].dtype)
+
+
+_CAST = Deviation("a float out of the integer's range has no defined value", _out_of_range)
+_DIVISION = Deviation("integers divided by zero, and the least by -1, trap", _zero_divisor)
+_ORDER = Deviation("NaN is not ordered as here, where it is the extreme element", _nan)
+_SUM = Deviation("integers are summed in floats, and saturate", _integer_sum)
+_EMPTY = Deviation(
+    "the mean of nothing is 0, and the product over nothing what memory holds", _nothing
+)
+_F32 = Deviation("attributes of f64 have the precision of f32", _doubles)
+_ENDS = Deviation("infinities and NaN do not come out as of the formula", _unbounded)
+_SAME = Deviation("the extent of SAME leaves dilations out of account", _dilated_same)
+_HALF = Deviation("f16 is summed in f16", _halves)
+_LOST = Deviation("NaN is lost by comparisons, or by vectors of sigmoids", _nan)
+DEVIATIONS: dict[str, Sequence[Deviation]] = {
+    "": (Deviation("bf16 has no kernels, and no way into Python", _bf16),),
+    **dict.fromkeys(("Div", "Mod"), (_DIVISION,)),
+    **dict.fromkeys(("Cast", "CastLike"), (_CAST,)),
+    **dict.fromkeys(
+        ("ReduceMax", "ReduceMin", "ArgMax", "ArgMin", "TopK", "GlobalMaxPool", "Hardmax"),
+        (_ORDER,),
+    ),
+    **{f"Reduce{n}": (_SUM, _EMPTY) for n in ("Sum", "Prod", "L1", "L2", "SumSquare")},
+    "ReduceLogSum": (_EMPTY, Deviation("the logarithm becomes an integer anyhow", _integers)),
+    "ReduceMean": (_SUM, _EMPTY),
+    "ReduceLogSumExp": (
+        _SUM, _EMPTY, Deviation("without axes it is log(exp(x)), which overflows", _no_axes),
+    ),
+    **dict.fromkeys(("QLinearMatMul", "MatMul", "MatMulInteger"), (_EMPTY,)),
+    "Gemm": (_EMPTY, Deviation("beta = 0 leaves C out, and with it NaN", _no_beta)),
+    **dict.fromkeys(
+        (
+            "BatchNormalization", "LayerNormalization", "HardSwish",
+            "LeakyRelu", "HardSigmoid", "Selu", "GroupNormalization", "RMSNormalization", "Elu",
+            "Celu", "Swish", "ThresholdedRelu",
+        ),
+        (_F32, _LOST),
+    ),
+    "InstanceNormalization": (_F32, _LOST, Deviation("x - x is not 0, but scaled first", _lone)),
+    **dict.fromkeys(("RNN", "GRU", "LSTM"), (_LOST, _HALF, Deviation("gates are clamped", _wide))),
+    "MeanVarianceNormalization": (
+        _F32, _LOST, _ENDS, _HALF, Deviation("a variance of 0 comes out as below 0", _flat),
+    ),
+    "Pow": (Deviation("integers go through floats", _powers),),
+    "GlobalLpPool": (_HALF, _F32),
+    "MaxPool": (_ORDER, _SAME),
+    "LpPool": (_SAME, _F32, _HALF),
+    "LRN": (_HALF, _F32),
+    **dict.fromkeys(("Softmax", "LogSoftmax"), (_ENDS,)),
+    "BitShift": (Deviation("a shift by the width or more has no defined value", _wide_shift),),
+    **dict.fromkeys(("QuantizeLinear", "DynamicQuantizeLinear"), (_ENDS,)),
+    **dict.fromkeys(("Sign",), (_LOST,)),
+    "Gelu": (_F32,),
+    "Einsum": (Deviation("integers are multiplied as floats", _large_integers),),
+    "Mean": (_HALF,),
+    "AveragePool": (_SAME, _HALF),
+    "GridSample": (_LOST, _HALF, Deviation("far coordinates have no defined value", _far_grid)),
+    "Clip": (Deviation("a bound left out is the largest finite number", _unbounded),),
+    "Shrink": (Deviation("integers go through floats", _integers), _F32),
+}  # fmt: skip
+"""By operator; those of no name hold for all."""
+
+ROUGH = {
+    **dict.fromkeys(("Celu", "Elu", "Sigmoid", "Softplus", "Erf"), 4.0),
+    **dict.fromkeys(("LSTM", "GRU", "RNN", "Tanh"), 4.0),
+    "Selu": 8.0,
+}
+"""Units of 1 by which results may be missed: exp(x) - 1 and the like are computed as written."""
