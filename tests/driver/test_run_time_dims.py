@@ -32,6 +32,7 @@ SELECT = """tfc 1 graph
 func @main(%x: f32[N, 3], %mask: bool[N]) -> (rows, count, whole, mean)
   symbols {N, n}
 {
+  %front = neg(%x) : f32[N, 3]
   %i = cast(%mask) {dtype = i64} : i64[N]
   %k = reduce_sum(%i) {axes = [0], keepdims = false} : i64[]
   bind(%k) {symbol = "n", hi = N}
@@ -43,7 +44,6 @@ func @main(%x: f32[N, 3], %mask: bool[N]) -> (rows, count, whole, mean)
   %where = argmax(%hit) {axis = 1, keepdims = false, last = false} : i64[n]
   %rows = gather(%x, %where) {axis = 0} : f32[n, 3]
   %twice = add(%rows, %rows) : f32[n, 3]
-  %front = neg(%x) : f32[N, 3]
   %whole = concat(%front, %twice) {axis = 0} : f32[N + n, 3]
   %mean = reduce_sum(%rows) {axes = [0], keepdims = false} : f32[3]
   %count = dims() {values = [n]} : i64[1]
@@ -79,6 +79,9 @@ func @main(%x: f32[N], %k: i64[]) -> (y)
 """
 
 
+LEVELS = ((1, 0), (2, 1), (3, 2), (1, 3))
+
+
 def selected(x: Array, mask: Array) -> list[Array]:
     rows = x[mask]
     whole = np.concatenate([-x, 2 * rows])
@@ -93,7 +96,7 @@ def masks(size: int) -> list[Array]:
 @pytest.fixture(scope="module")
 def executables() -> list[Any]:
     graph = tfc.parse(SELECT)
-    return [tfc.compile(graph, threads=threads, opt=opt) for threads, opt in ((1, 2), (3, 1))]
+    return [tfc.compile(graph, threads=threads, opt=opt) for threads, opt in LEVELS]
 
 
 @pytest.mark.parametrize("size", [1, 7, 40])
@@ -234,6 +237,67 @@ int main(void) {
   return 0;
 }
 """
+
+
+HELD = """tfc 1 graph
+
+func @main(%x: f32[N], %s: i32[2]) -> (z)
+  symbols {N, a: 0..4 = element(%s, 0), up = positive(%s, 1), down = negative(%s, 1),
+           k = max(up - down, 0)}
+{
+  %y = tile(%x) {repeats = [a]} : f32[N*a]
+  %z = pad(%y) {lo = [0], hi = [k], mode = "constant"} : f32[N*a + k]
+  return(%z)
+}
+"""
+
+READER = r"""
+#include <limits.h>
+#include <stdio.h>
+#include "held.h"
+
+int main(void) {
+  float x[2] = {1, 2}, y[64], space[128];
+  static const int32_t cases[][2] = {{2, 1}, {1, -3}, {0, 2}, {5, 0}, {-1, 0}, {1, INT_MIN}};
+  for (int i = 0; i < 6; ++i) {
+    held_tensor in[2] = {{x, 0, {2}}, {(void *)cases[i], 0, {2}}}, out[1];
+    int64_t symbols[held_SYMBOLS];
+    int32_t code = held_shapes(in, out, symbols);
+    printf("%d", (int)code);
+    if (!code) {
+      printf(" %d %d %d:", (int)symbols[held_SYMBOL_a], (int)symbols[held_SYMBOL_k],
+             (int)out[0].capacity);
+      out[0].data = y;
+      held_ctx ctx = {0};
+      ctx.workspace = space;
+      ctx.workspace_bytes = held_workspace_size(symbols, 1);
+      if (ctx.workspace_bytes > 512 || held_run(&ctx, in, out)) return 1;
+      for (int64_t j = 0; j < out[0].dims[0]; ++j) printf(" %g", y[j]);
+    }
+    printf("\n");
+  }
+  held_tensor in[2] = {{x, 0, {2}}, {0, 0, {2}}}, out[1];
+  printf("%d", (int)held_shapes(in, out, 0));
+  in[1].dims[0] = 1;
+  printf(" %d\n", (int)held_shapes(in, out, 0));
+  return 0;
+}
+"""
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_a_c_program_knows_dims_that_inputs_hold_before_a_run(tmp_path: Path) -> None:
+    build = compile_module(parse_text(HELD), Options(host_target(), "held", threads=False))
+    build.write(tmp_path / "held.a")
+    build.write_text(tmp_path / "held.h", build.header())
+    (tmp_path / "reader.c").write_text(READER)
+    flags = ["-std=c99", "-Wall", "-Wextra", "-Werror"]
+    command = ["cc", *flags, "reader.c", "held.a", "-o", "reader"]
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=120)
+    ran = subprocess.run(["./reader"], cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    assert ran.stdout.decode().splitlines() == [
+        "0 2 1 20: 1 2 1 2 0", "0 1 0 8: 1 2", "0 0 2 8: 0 0", "6", "6", "0 1 0 8: 1 2", "1 1",
+    ]  # fmt: skip
 
 
 def test_the_header_says_what_a_run_tells() -> None:
