@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import onnx
 
+from tests.frontends.test_onnx_dtypes import GAPS
 from tfc.compiler.frontends.onnx.functions import schema_has_body
 from tfc.compiler.frontends.onnx.table import DOMAIN_RULES, RULES, UNSUPPORTED
 
@@ -14,6 +15,7 @@ OLDEST = 7
 DOMAINS = ("ai.onnx.ml", "ai.onnx.preview.training")
 
 NOTES = {
+    "Attention": "values of the element type of queries and keys",
     "BatchNormalization": "training mode from opset 14 on",
     "Bernoulli": "see [numerics](numerics.md#random-numbers)",
     "Constant": "of numbers",
@@ -71,7 +73,7 @@ def tables() -> str:
     rows = []
     for name, versions in definitions(STANDARD).items():
         ways = list(dict.fromkeys(way(name, version) or "no" for version in versions))
-        rows.append((name, _list(versions), ", ".join(ways), NOTES.get(name, "")))
+        rows.append((name, _list(versions), ", ".join(ways), _note(name)))
     text += _table("Standard domain", ("operator", "definitions", "computed", "notes"), rows)
     for domain in DOMAINS:
         known = definitions(domain)
@@ -85,6 +87,14 @@ def tables() -> str:
         if missing:
             text += f"\nNot supported: {', '.join(missing)}.\n"
     return text
+
+
+def _note(name: str) -> str:
+    """The limits of an operator: those of element types are in the list that their tests go by."""
+    if name in NOTES:
+        return NOTES[name]
+    gaps = [f"not of {types}: {why}" for (op, _), (types, why) in GAPS.items() if op == name]
+    return "; ".join(gaps)
 
 
 def _list(numbers: Iterable[int]) -> str:
