@@ -7,7 +7,7 @@ expected is computed on the same numbers in f64 or i64.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ml_dtypes
@@ -45,6 +45,13 @@ NUMPY: dict[str, Any] = {
 LIMITS = {"int4": (-8, 7), "uint4": (0, 15), "int2": (-2, 1), "uint2": (0, 3)}
 
 
+# Sizes of operands in templates, and larger ones that fit each other in the same way.
+LARGE = {
+    (3, 4): (37, 133), (4,): (133,), (1, 4): (1, 133), (3, 1): (37, 1), (2, 3): (37, 133),
+    (2, 3, 4): (3, 37, 133), (2, 3, 4, 5): (2, 3, 35, 67), (2, 3, 7, 6): (2, 3, 35, 66),
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Template:
     """A node. function: computes what is expected, where onnx's reference cannot.
@@ -59,6 +66,7 @@ class Template:
     outputs: int = 1
     function: Function | None = None
     attributes: Callable[[str], dict[str, Any]] | None = None
+    enlarged: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,15 @@ class Variant:
 
     def __str__(self) -> str:
         return f"{self.template.op}-{self.parameter}-{self.kind}"
+
+    def enlarged(self) -> Variant:
+        """The same with operands of many elements, as far as it is known how to make them."""
+        template, arrays = self.template, list(self.template.arrays)
+        for i, array in enumerate(arrays):
+            if array is not None and array.shape in LARGE and i not in template.constant:
+                arrays[i] = _random(array, LARGE[array.shape], i)
+        changed = any(a is not b for a, b in zip(arrays, template.arrays, strict=True))
+        return replace(self, template=replace(template, arrays=arrays, enlarged=changed))
 
     def operands(self) -> list[Array | None]:
         """The operands, those of the parameter in the type."""
@@ -153,6 +170,17 @@ def widened(array: Array) -> Array:
     if array.dtype.kind == "b":
         return array
     return array.astype(np.float64 if is_float(array.dtype) else np.int64)
+
+
+def _random(like: Array, shape: Sequence[int], seed: int) -> Array:
+    """Numbers between the least and the greatest of another array."""
+    numbers = np.random.default_rng(seed)
+    if like.dtype.kind == "b":
+        return np.asarray(numbers.uniform(size=shape) > 0.5)
+    lo, hi = like.min(), like.max()
+    if like.dtype.kind == "f":
+        return numbers.uniform(lo, hi, shape).astype(like.dtype)
+    return numbers.integers(int(lo), int(hi) + 1, shape).astype(like.dtype)
 
 
 def _code(kind: str) -> int:

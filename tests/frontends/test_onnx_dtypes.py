@@ -207,3 +207,44 @@ def test_value_of_another_type_is_not_compiled_in() -> None:
     model, _ = one_node("Identity", [VALUES.astype(NUMPY["float8e5m2"])], {}, NEWEST)
     with pytest.raises(UsageError, match="element type float32, not f8e5m2"):
         load(model, values={"x0": VALUES})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(PARTS))
+def test_large_operands_give_what_the_interpreter_computes(part: int) -> None:
+    """Where vectors, tails and threads' shares of work are in play."""
+    for entries in list(variants().values())[part::PARTS]:
+        taken = [variant.enlarged() for variant in entries if not gaps(variant)]
+        taken = [variant for variant in taken if is_valid(variant)]
+        if not taken:
+            continue
+        model, feeds = one_model([(variant, variant.operands()) for variant in taken])
+        module = load(model)
+        with np.errstate(all="ignore"):
+            wanted = evaluate(module, feeds, module.constants)
+        found = dict(zip(wanted, onnx_backend.prepare(model).run(feeds), strict=True))
+        for k, variant in enumerate(taken):
+            for i in range(variant.template.outputs):
+                assert_alike(found[f"y{k}_{i}"], wanted[f"y{k}_{i}"], variant)
+
+
+def is_valid(variant: Variant) -> bool:
+    """Whether the node takes operands of these sizes, and they are not those of the template."""
+    if not variant.template.enlarged:
+        return False
+    try:
+        load(one_model([(variant, variant.operands())])[0])
+    except TfcError:
+        return False
+    return True
+
+
+def assert_alike(have: Array, bits: Array, variant: Variant) -> None:
+    """Within a tolerance of the largest number."""
+    want = bits if bits.dtype == have.dtype else bits.view(have.dtype)
+    common = np.float64 if is_float(have.dtype) else np.int64
+    kind = np.dtype(NUMPY[variant.kind]).name
+    tolerance = max(TOLERANCES.get(name, 0) for name in (have.dtype.name, kind))
+    x, y = have.astype(common), want.astype(common)
+    size = max(1, np.max(np.abs(y[np.isfinite(y)]), initial=0)) if common is np.float64 else 0
+    np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance * size, err_msg=str(variant))
