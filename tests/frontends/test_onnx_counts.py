@@ -12,6 +12,7 @@ import tfc
 from tests.frontends.support import Array, make_model, reference, run, value_info
 from tfc.compiler.frontends.onnx import load
 from tfc.ir.errors import UnsupportedError, UsageError
+from tfc.runtime.errors import RuntimeFault
 
 X = np.array([[3, 0, 1], [0, 3, 1]], np.float32)
 ROWS = np.array([[1, 2], [0, 5], [1, 2], [0, 4]], np.float32)
@@ -119,6 +120,8 @@ def test_compress_keeps_what_the_mask_says() -> None:
         agree(model, executable, {"x0": x, "x1": mask}, [x[mask]])
     short = np.array([False, True, True])
     agree(model, executable, {"x0": x, "x1": short}, [x[1:3]])
+    with pytest.raises(RuntimeFault, match="the condition has x1_0 elements, at most x0_0"):
+        executable(x[:10], MASKS[1])
 
 
 def test_unique_numbers_what_there_is() -> None:
@@ -268,3 +271,79 @@ def test_boxes_are_selected_as_onnx_runtime_does(
     agree(model, executable, feeds, session.run(None, feeds))
     few = {"boxes": boxes[:1, :1], "scores": scores[:1, :, :1]}
     agree(model, executable, few, session.run(None, few))
+
+
+def test_branches_count_each_for_itself() -> None:
+    def branch(name: str, *operators: tuple[str, list[str], str]) -> Any:
+        nodes = [helper.make_node(op, names, [out]) for op, names, out in operators]
+        nodes.append(helper.make_node("ReduceSum", ["t"], ["z"], keepdims=0))
+        return helper.make_graph(nodes, name, [], [helper.make_empty_tensor_value_info("z")])
+
+    positive = branch(
+        "positive",
+        ("Greater", ["x", "zero"], "mask"),
+        ("Compress", ["x", "mask"], "rows"),
+        ("Mul", ["rows", "rows"], "t"),
+    )
+    different = branch("different", ("Unique", ["x"], "t"))
+    node = helper.make_node("If", ["c"], ["y"], then_branch=positive, else_branch=different)
+    last = helper.make_node("Concat", ["y1", "x"], ["all"], axis=0)
+    one = helper.make_node("Unsqueeze", ["y", "axis"], ["y1"])
+    x = np.array([3, -1, 3, 2, -1, 0], np.float32)
+    inputs = [value_info("x", x, ["n"]), value_info("c", np.array(True))]
+    constants = {"zero": np.array(0, np.float32), "axis": np.array([0])}
+    model = make_model([node, one, last], inputs, ["all"], constants=constants)
+    for threads in (1, 2):
+        executable = tfc.compile(model, threads=threads)
+        for given in (x, -x, np.zeros(3, np.float32)):
+            squares = np.sum(given[given > 0] ** 2)
+            for yes, wanted in ((True, squares), (False, np.unique(given).sum())):
+                feeds = {"x": given, "c": np.array(yes)}
+                agree(model, executable, feeds, [np.concatenate([[wanted], given])])
+
+
+def test_loops_in_loops_count_in_every_round() -> None:
+    def graph(name: str, nodes: list[Any], ins: list[str], outs: list[str]) -> Any:
+        scalars = {"i": np.int64(0), "c": np.array(True), "j": np.int64(0), "d": np.array(True)}
+        arrays = {**scalars, "s": np.float32(0), "t": np.float32(0)}
+        inputs = [value_info(one, np.asarray(arrays[one])) for one in ins]
+        results = [helper.make_empty_tensor_value_info(one) for one in outs]
+        return helper.make_graph(nodes, name, inputs, results)
+
+    inner = graph(
+        "inner",
+        [
+            helper.make_node("Add", ["i", "j"], ["k"]),
+            helper.make_node("Cast", ["k"], ["least"], to=FLOAT),
+            helper.make_node("GreaterOrEqual", ["x", "least"], ["mask"]),
+            helper.make_node("Compress", ["x", "mask"], ["rows"]),
+            helper.make_node("ReduceSum", ["rows"], ["more"], keepdims=0),
+            helper.make_node("Add", ["t", "more"], ["t1"]),
+            helper.make_node("Size", ["rows"], ["count"]),
+        ],
+        ["j", "d", "t"],
+        ["d", "t1", "count"],
+    )
+    outer = graph(
+        "outer",
+        [
+            helper.make_node("Loop", ["n", "", "s"], ["s1", "counts"], body=inner),
+            helper.make_node("ReduceSum", ["counts"], ["all"], keepdims=0),
+        ],
+        ["i", "c", "s"],
+        ["c", "s1", "all"],
+    )
+    nodes = [
+        helper.make_node("Size", ["x"], ["n"]),
+        helper.make_node("Loop", ["n", "", "zero"], ["sum", "totals"], body=outer),
+    ]
+    x = np.array([2, 0, 5, 1], np.float32)
+    constants = {"zero": np.array(0, np.float32)}
+    model = make_model(nodes, [value_info("x", x, ["n"])], ["sum", "totals"], constants=constants)
+    executable = tfc.compile(model, threads=2)
+    for given in (x, x - 3, np.array([7], np.float32)):
+        size = len(given)
+        least = np.add.outer(np.arange(size), np.arange(size))[..., None]
+        kept = given >= least
+        wanted = [np.float32((given * kept).sum()), kept.sum(axis=(1, 2))]
+        agree(model, executable, {"x": given}, wanted)

@@ -189,6 +189,7 @@ def _compress(ctx: Context) -> Results:
     length, dim = tensor_type(mask).shape[0], tensor_type(x).shape[axis]
     if isinstance(length, int) and isinstance(dim, int) and length > dim:
         raise ctx.malformed(f"the condition has {length} elements for {dim}")
+    ctx.assume(maximum(length - dim, 0), f"the condition has {length} elements, at most {dim}")
     found: Value = ctx.b.gather(x, _positions(ctx, mask, (0, axis)), axis=axis)
     return found
 
