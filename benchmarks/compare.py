@@ -17,6 +17,7 @@ from benchmarks import report
 from benchmarks.models import Arrays, Case, Model, all_models, locate, prepare, relative_error
 from benchmarks.peers import DEFAULT_PEERS, PEERS, TFC, Engine, Run
 from benchmarks.probe import Probe, probe
+from benchmarks.quantise import SUFFIX, quantised
 from benchmarks.timing import ratio, side_by_side
 from tfc.ir.errors import TfcError, UsageError
 
@@ -139,9 +140,22 @@ def choose_engines(names: Sequence[str]) -> tuple[Engine, ...]:
     return TFC, *(known[name] for name in names if known[name].version() is not None)
 
 
+def _located(name: str, plan: Plan) -> Path:
+    """The file of a model, or of its quantised form where the name ends so."""
+    if not name.endswith(SUFFIX):
+        return locate(name)
+    model = prepare(locate(name.removesuffix(SUFFIX)), plan.dims)
+    return quantised(model.path, model.cases[0].feeds)
+
+
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
-    parser.add_argument("models", nargs="*", metavar="MODEL", help="file, or name in TFC_MODELS")
+    parser.add_argument(
+        "models",
+        nargs="*",
+        metavar="MODEL",
+        help="file, or name in TFC_MODELS; with :int8 behind it quantised",
+    )
     parser.add_argument("--threads", default="1", help="numbers of threads, such as 1,2")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.3, help="length of a timed loop")
@@ -186,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
     try:
         plan = _plan(arguments)
-        paths = [locate(name) for name in arguments.models] or all_models()
+        paths = [_located(name, plan) for name in arguments.models] or all_models()
     except TfcError as error:
         print(error, file=sys.stderr)
         return 2

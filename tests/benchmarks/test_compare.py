@@ -34,6 +34,15 @@ def test_tfc_and_a_peer_agree_on_digits(peer: str, capsys: pytest.CaptureFixture
     assert 0 <= row["entries"][peer]["difference"] < 1e-5
 
 
+def test_a_model_is_quantised_before_it_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnxruntime")
+    calls = [f"{DIGITS}:int8", *SHORT, "--peers", "onnxruntime", "--dims", "batch=3", "--json"]
+    assert compare.main(calls) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert "int8" in row["model"]
+    assert 0 <= row["entries"]["onnxruntime"]["difference"] < 0.05
+
+
 def test_a_model_that_cannot_be_compiled_is_a_failed_row(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tests.models.catalogue import ENTRIES, marked
+import tfc
+from benchmarks.quantise import quantised
+from tests.models.catalogue import ENTRIES, marked, stored_references
 from tfc.compiler.passman import PassContext
 from tfc.compiler.pipeline import run
 from tfc.compiler.source import open_module
@@ -27,3 +30,20 @@ def test_products_are_in_integers(name: str, model_path: Callable[[str], Path]) 
     found = [op for op in ops_of(module.functions.values()) if op.name in ("conv", "matmul")]
     assert found
     assert {op.result.type.dtype for op in found} == {I32}  # type: ignore[union-attr]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet50"])
+def test_a_large_network_quantised_answers_as_onnx_runtime(
+    name: str, models_dir: Path, filled_model: Callable[[str], Path]
+) -> None:
+    """As near to it as it is to the network in floats, or nearer."""
+    runtime = pytest.importorskip("onnxruntime")
+    inputs, plain = stored_references(models_dir, name)[0]
+    path = quantised(filled_model(name), inputs)
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    wanted = dict(zip(plain, session.run(list(plain), inputs), strict=True))
+    found = tfc.compile(path, threads=2)(inputs)
+    for key, want in wanted.items():
+        assert np.abs(found[key] - want).max() <= np.abs(want - plain[key]).max()
+        np.testing.assert_array_equal(found[key].argmax(-1), want.argmax(-1))
