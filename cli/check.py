@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tfc.cli.options import MODEL, output_options
+from tfc.cli.options import MODEL, output_options, rules_option, run_rules
 from tfc.cli.report import emit_json
 
 _UNSUPPORTED = 4
@@ -15,9 +15,11 @@ _UNSUPPORTED = 4
 
 @click.command("check")
 @click.argument("model", type=MODEL)
+@rules_option
 @output_options
-def command(model: Path, as_json: bool) -> int:
+def command(model: Path, rules: tuple[Path, ...], as_json: bool) -> int:
     """List what tfc cannot compile in MODEL; exit code 4 if there is anything."""
+    run_rules(rules)
     problems, facts = _check(model)
     if as_json:
         emit_json({"problems": problems, **facts})

@@ -44,6 +44,7 @@ class Settings:
     dims: tuple[str, ...] = ()
     shapes: tuple[str, ...] = ()
     constants: Path | None = None
+    rules: tuple[Path, ...] = ()
     print_after: tuple[str, ...] = ()
     print_after_change: bool = False
     dump_dir: Path | None = None
@@ -54,6 +55,13 @@ class Settings:
     verify: bool = True
 
 
+rules_option = click.option(
+    "--rules",
+    multiple=True,
+    metavar="FILE.py",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Run a file of Python first, which adds rules by tfc.onnx_rule.",
+)
 _COMPILE = [
     click.option("--target", default="native", show_default=True, metavar="TARGET",
                  help="native, or a level such as x86-64-v3, avx512, aarch64; changes may follow: "
@@ -71,6 +79,7 @@ _COMPILE = [
                  "behind it: 2x3,4x3,; none for an optional without an element."),
     click.option("--constants", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
                  help="Where the constants of IR text are read or written."),
+    rules_option,
 ]  # fmt: skip
 _PASSES = [
     click.option("--print-ir-after", "print_after", multiple=True, metavar="PASS",
@@ -147,8 +156,26 @@ def parse_shape(text: str) -> tuple[int, ...]:
     return tuple(int(size) for size in text.split("x")) if text else ()
 
 
+def run_rules(paths: tuple[Path, ...]) -> None:
+    """Run files of Python that add rules for operators."""
+    import runpy
+
+    from tfc.ir.errors import TfcError, UsageError
+
+    for path in paths:
+        try:
+            runpy.run_path(str(path))
+        except TfcError:
+            raise
+        except OSError as error:
+            raise UsageError(error.strerror or str(error), where=str(path)) from error
+        except Exception as error:
+            raise UsageError(f"{type(error).__name__}: {error}", where=str(path)) from error
+
+
 def open_model(path: Path, settings: Settings) -> Module:
     """Open a model with its dims fixed as --dim and --shape say."""
+    run_rules(settings.rules)
     from tfc.compiler.source import open_inputs, open_module
 
     dims = parse_dims(settings.dims)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         UsageError,
         VerifyError,
     )
+    from tfc.rules import OnnxContext, onnx_rule
     from tfc.runtime.errors import ArtifactError, CpuError, InputError, RuntimeFault
     from tfc.runtime.executable import Executable
 
@@ -36,6 +37,7 @@ __all__ = [
     "LinkerError",
     "MismatchError",
     "ModelError",
+    "OnnxContext",
     "RuntimeFault",
     "TargetError",
     "Tensor",
@@ -47,6 +49,7 @@ __all__ = [
     "compile",
     "constant",
     "load",
+    "onnx_rule",
     "parse",
     "placeholder",
 ]
@@ -55,6 +58,8 @@ _HOMES = {
     "Executable": "tfc.runtime.executable",
     "compile": "tfc.api",
     "load": "tfc.runtime.loader",
+    "onnx_rule": "tfc.rules",
+    "OnnxContext": "tfc.rules",
     "parse": "tfc.api",
     **dict.fromkeys(("Graph", "Tensor", "constant", "placeholder"), "tfc.graph"),
     **dict.fromkeys(

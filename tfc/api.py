@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tfc.kept import Kept, kept_model
+from tfc.rules import any_rules
 from tfc.runtime.executable import Executable
 from tfc.runtime.loader import load
 
@@ -54,7 +55,8 @@ def compile(
     an optional what it holds, or None where that is nothing. A name in a shape is a dynamic dim.
     name: what the artifact is called. constants: where the data of IR text is.
 
-    An ONNX file that was compiled before with the same options comes from the cache.
+    An ONNX file that was compiled before with the same options comes from the cache, unless this
+    process has rules of its own (`tfc.onnx_rule`).
     """
     request: dict[str, Any] = {
         "model": model,
@@ -80,7 +82,8 @@ def compile(
 def _kept(request: Mapping[str, Any]) -> Kept | None:
     """Return the entry of a request for a file in the cache, if it can have one."""
     model = request["model"]
-    if not isinstance(model, (str, os.PathLike)):
+    # What a user's rule depends on cannot be seen.
+    if not isinstance(model, (str, os.PathLike)) or any_rules():
         return None
     name, threads = request["name"] or Path(model).stem, request["threads"] != 1
     return kept_model(model, {**request, "model": None, "name": name, "threads": threads})

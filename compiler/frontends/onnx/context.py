@@ -163,7 +163,9 @@ class Context:
         self.importer = importer
         self.node = node
         self.b: FoldingBuilder = importer.builder
+        # Of the standard operators, and of the node's own domain.
         self.opset: int = importer.opset
+        self.version: int = importer.version_of(node.domain)
         self._attributes = {attribute.name: attribute for attribute in node.attribute}
         self._read: set[str] = set()
 

@@ -21,6 +21,7 @@ from tfc.compiler.frontends.onnx.context import (
     Results,
     Rule,
 )
+from tfc.compiler.frontends.onnx.custom import custom_rule
 from tfc.compiler.frontends.onnx.functions import body_of, has_body
 from tfc.compiler.frontends.onnx.nested import (
     Given as Shapes,
@@ -53,6 +54,7 @@ from tfc.ir.types import DType, TensorType
 
 # How often an import starts again, another branch of a condition on dims taken.
 MAX_TRIES = 32
+_HOW_TO_ADD = "tfc.onnx_rule adds one (docs/recipes/import-your-operator.md)"
 # What an element of an input may be that stands for a dim: no memory holds more.
 MOST_ELEMENTS = 1 << 48
 
@@ -483,16 +485,21 @@ class Importer:
         if self._rule(node) is not None or has_body(node, self.opset):
             return None
         if node.domain not in DOMAINS:
-            return f"no rule for operator {node.op_type} of domain {node.domain!r}"
+            return f"no rule for operator {node.op_type} of domain {node.domain!r}; {_HOW_TO_ADD}"
         if node.op_type in UNSUPPORTED:
             return f"no rule for operator {node.op_type}: {UNSUPPORTED[node.op_type]}"
-        return f"no rule for operator {node.op_type} of opset {self.opset}"
+        return f"no rule for operator {node.op_type} of opset {self.opset}; {_HOW_TO_ADD}"
+
+    def version_of(self, domain: str) -> int:
+        """The version of a domain's operators that the nodes at hand are written for."""
+        return self.opset if domain in DOMAINS else self.source.versions.get(domain, 1)
 
     def _rule(self, node: Any) -> Rule | None:
+        opset = self.version_of(node.domain)
+        own = custom_rule("" if node.domain in DOMAINS else node.domain, node.op_type, opset)
+        if own is not None:
+            return own
         rules = DOMAIN_RULES.get(node.domain, {}).get(node.op_type, ())
-        opset = self.opset
-        if node.domain not in DOMAINS:
-            opset = self.source.versions.get(node.domain, 1)
         fitting = [rule for rule in rules if rule.since <= opset]
         return max(fitting, key=lambda rule: rule.since, default=None)
 
