@@ -289,7 +289,8 @@ class KernelBuilder:
         else:
             steps, value, places[value] = self._pack(c, tile)
             c = contract.with_packed_right(c, value, tile.block)
-        c = contract.collapse_reduced(c)
+        if dots is None:
+            c = contract.collapse_reduced(c)
         streamed = packed and self._is_large(c)
         written = [output.value for output in c.nest.outputs]
 

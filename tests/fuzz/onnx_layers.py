@@ -366,6 +366,7 @@ def resize(g: Graph, p: Picks) -> None:
     factors = [p.of((2.0, 1.0, 0.5, 1.5, 3.0, 0.7)) for _ in x.shape[2:]]
     scale = g.constant([1.0, 1.0, *factors], np.float32)
     mode = p.of(("nearest", "linear", "cubic"))
+    need(x.dtype != np.bool_ or mode == "nearest")
     if g.opset < 11:
         need(mode != "cubic")
         g.one("Resize", x, scale, mode=mode)
@@ -394,6 +395,7 @@ def upsample(g: Graph, p: Picks) -> None:
     x = g.x(p, "Upsample", fits=lambda v: v.rank == 4 and v.size > 0, shape=image(p, 2, 2))
     factors = [1.0, 1.0, p.of((2.0, 1.0, 3.0)), p.of((2.0, 1.0))]
     mode = p.of((None, "linear"))
+    need(x.dtype != np.bool_ or mode is None)
     if g.opset < 9:
         g.one("Upsample", x, scales=factors, mode=mode)
     else:

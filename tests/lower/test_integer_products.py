@@ -71,6 +71,7 @@ CONVS = {
     "groups": Conv((1, 24, 8, 8), (36, 6, 3, 3), groups=4, pad=(1, 1), zero=9),
     "depthwise": Conv((1, 40, 11, 11), (40, 1, 3, 3), groups=40, pad=(1, 1), zero=77),
     "one axis": Conv((2, 12, 50), (17, 12, 5), stride=3, pad=(2, 2), zero=1),
+    "rows of one group": Conv((1, 8, 8, 4), (5, 8, 3, 2), zero=3),
     "empty": Conv((0, 8, 6, 6), (8, 8, 3, 3), zero=5),
 }
 
