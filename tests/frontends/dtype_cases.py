@@ -177,6 +177,8 @@ def _random(like: Array, shape: Sequence[int], seed: int) -> Array:
     numbers = np.random.default_rng(seed)
     if like.dtype.kind == "b":
         return np.asarray(numbers.uniform(size=shape) > 0.5)
+    if not np.isfinite(like).all():
+        return numbers.choice(like.reshape(-1), shape)
     lo, hi = like.min(), like.max()
     if like.dtype.kind == "f":
         return numbers.uniform(lo, hi, shape).astype(like.dtype)
