@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfc.runtime.errors import InputError
-from tfc.runtime.signature import Port, numpy_dtype
+from tfc.runtime.signature import Port, from_file, numpy_dtype
 
 if TYPE_CHECKING:
     from tfc.runtime.executable import Executable
@@ -53,7 +53,7 @@ def read_expected(texts: Sequence[str], ports: Sequence[Port]) -> dict[str, Arra
             found[name] = _file(value[1:])
         else:
             found[name] = _value(value, by_name[name], dict)
-    return found
+    return {name: from_file(array, by_name[name]) for name, array in found.items()}
 
 
 def _split(text: str, ports: Mapping[str, Port], option: str) -> tuple[str | None, str]:

@@ -184,7 +184,7 @@ def as_input(value: Any, port: Port, dtype: np.dtype[Any]) -> Array:
             return np.ascontiguousarray(np.array(value, dtype)).reshape(np.shape(value))
         except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"input {port.name}: not an array of {port.dtype}: {error}") from error
-    array = np.asarray(value)
+    array = from_file(np.asarray(value), port)
     if array.dtype != dtype and not _is_same(array.dtype, port.dtype, dtype):
         raise InputError(
             f"input {port.name}: dtype {array.dtype}, the model takes {_spelled(port, dtype)}"
@@ -192,6 +192,15 @@ def as_input(value: Any, port: Port, dtype: np.dtype[Any]) -> Array:
     # ascontiguousarray makes a scalar one-dimensional.
     dense = np.require(array, dtype if array.dtype.byteorder == ">" else None, ["C", "A"])
     return dense.reshape(array.shape)
+
+
+def from_file(array: Array, port: Port) -> Array:
+    """Give an array its type back: numpy's files keep of types that it lacks the bytes alone."""
+    dtype = numpy_dtype(port.dtype)
+    is_raw = array.dtype.kind == "V" and array.dtype.names is None
+    if port.dtype in _ML_DTYPES and is_raw and array.dtype.itemsize == dtype.itemsize:
+        return array.view(dtype)
+    return array
 
 
 def _is_same(given: np.dtype[Any], name: str, wanted: np.dtype[Any]) -> bool:

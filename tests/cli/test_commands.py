@@ -90,6 +90,23 @@ def test_random_inputs_follow_their_seed(cli: Command, model: Path) -> None:
     assert values("zeros") != values("ones")
 
 
+def test_run_reads_what_numpy_saved_of_types_that_it_lacks(cli: Command, tmp_path: Path) -> None:
+    """Its files hold bytes alone of those."""
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    onnx = pytest.importorskip("onnx")
+    x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.BFLOAT16, [3])
+    y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.BFLOAT16, [3])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Neg", ["x"], ["y"])], "g", [x], [y])
+    model, given, saved = (tmp_path / name for name in ("model.onnx", "x.npy", "y.npy"))
+    onnx.save(onnx.helper.make_model(graph), model)
+    np.save(given, np.array([1.5, -2, 3], ml_dtypes.bfloat16))
+    assert np.load(given).dtype.kind == "V"
+    result = cli("run", model, "--input", f"x=@{given}", "--output", f"y=@{saved}")
+    assert "[-1.5, 2, -3]" in result.out
+    assert cli("run", model, "--input", f"x=@{given}", "--expect", f"y=@{saved}").code == 0
+    assert cli("run", model, "--input", f"x=@{given}", "--expect", f"y=@{given}").code == 6
+
+
 def test_run_saves_and_compares(cli: Command, model: Path, inputs: Path) -> None:
     folder = inputs.parent
     saved = folder / "saved.npy"
