@@ -422,7 +422,8 @@ class KernelBuilder:
         lane = plan.lane
         if lane is None:
             return nest
-        iters = [*nest.iters, *(it for r in reductions(nest) for it in r.iters)]
+        inner = dict.fromkeys(it for r in reductions(nest) for it in r.iters)
+        iters = [*nest.iters, *inner]
         return self._lay_out(
             nest, places, lambda load, size: plan_relayout(load, iters, lane, size)
         )

@@ -89,7 +89,8 @@ def follow_reduction(load: Load, nest: Nest) -> Relayout | None:
 
     None where it is not folded, or lies so already.
     """
-    inner = [it for reduce in reductions(nest) for it in reduce.iters]
+    # Reductions may share an iterator.
+    inner = dict.fromkeys(it for reduce in reductions(nest) for it in reduce.iters)
     address = load.index[0]
     if len(load.index) != 1 or not isinstance(address, Dim):
         return None

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import pytest
+
+import tfc
+from tests.conformance.cases import assert_close
 from tests.lower.native import graph
 from tests.lower.nests import Composed, Make, fused, tensors
 from tfc.compiler.lower import staging
 from tfc.compiler.lower.compose import Nest
 from tfc.compiler.lower.normal import reductions
+from tfc.graph import Graph
+from tfc.ir import arrays
 from tfc.ir.body import Apply, Keep, Load, walk
-from tfc.ir.types import F32, F64
+from tfc.ir.interp import evaluate
+from tfc.ir.opdef import OPS
+from tfc.ir.types import BF16, F16, F32, F64, DType, TensorType
 
 
 def _rows(make_element: Any) -> Make:
@@ -105,3 +114,23 @@ def test_what_is_kept_is_written_by_the_reduction_that_runs_first() -> None:
         inner = [node for node in walk(reduce.body) if isinstance(node, Load)]
         assert any(load.value is own for load in inner)
     assert sum(isinstance(node, Keep) for node in walk(staged.outputs[0].expr)) == 1
+
+
+@pytest.mark.parametrize("dtype", [F32, F16, BF16], ids=str)
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "layer_norm"])
+def test_rows_read_through_constant_indices_by_several_folds_are_right(
+    name: str, dtype: DType
+) -> None:
+    """The folds share an iterator, in whose order the indices are laid out anew."""
+    x = np.arange(5 * 33).reshape(5, 33) % 7 - 3
+
+    def make(b: Any, x: Any) -> Any:
+        return b.op(name, b.gather(x, b.constant(np.array([32, 0, -1, 5])), axis=1)).result
+
+    module = graph([TensorType(dtype, (5, 33))], make)
+    given = arrays.make(x, dtype)
+    assert module.constants is not None
+    wanted = evaluate(module, {"x0": given}, module.constants)  # type: ignore[arg-type]
+    found = arrays.encode(tfc.compile(Graph(module), threads=1)(given), dtype)
+    want = arrays.decode(wanted["y0"], dtype)
+    assert_close(arrays.decode(found, dtype), want, OPS[name].tol[dtype.name], name)
