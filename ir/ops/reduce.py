@@ -12,8 +12,8 @@ from tfc.ir.arrays import dtype_of
 from tfc.ir.body import Expr, ExprBuilder, Index, Iter
 from tfc.ir.build import GraphBuilder, tensor_type
 from tfc.ir.core import Op, Value
-from tfc.ir.dims import DimLike, product
-from tfc.ir.opdef import Kind, NoGrad, OpDef, Reject, Sample, Trait, register, require
+from tfc.ir.dims import DimLike, maximum, product
+from tfc.ir.opdef import Assumption, Kind, NoGrad, OpDef, Reject, Sample, Trait, register, require
 from tfc.ir.ops.common import (
     PURE,
     THROUGH,
@@ -28,7 +28,7 @@ from tfc.ir.ops.common import (
     require_kind,
 )
 from tfc.ir.ops.convert import cast_ref
-from tfc.ir.ops.movement import Shape
+from tfc.ir.ops.movement import Shape, fixed
 from tfc.ir.types import BOOL, C64, F32, F64, I64, DType, TensorType
 
 # Sums are combined in another order than the reference's, so errors grow with the count.
@@ -446,8 +446,20 @@ def _infer_arg(types: Sequence[TensorType], attrs: ArgAttrs) -> Sequence[TensorT
     return (TensorType(I64, reduced_shape(x.shape, (axis,), attrs.keepdims)),)
 
 
+def _assume_arg(types: Sequence[TensorType], attrs: ArgAttrs) -> list[Assumption]:
+    """There are elements along the axis, or none is asked for."""
+    (x,) = types
+    axis = normalize_axis(attrs.axis, x.rank)
+    rest = product(reduced_shape(x.shape, (axis,), False))
+    zero = maximum(1 - x.shape[axis], 0) * rest
+    return [] if isinstance(zero, int) else [Assumption(zero, f"axis {axis} is not empty")]
+
+
 def _arg_ref(find: Callable[..., Any]) -> Callable[[ArgAttrs, Array], Array]:
     def ref(attrs: ArgAttrs, x: Array) -> Array:
+        if not x.size:
+            shape = reduced_shape(x.shape, (attrs.axis % x.ndim,), attrs.keepdims)
+            return np.zeros(fixed(shape), np.int64)
         if not attrs.last:
             found = find(x, attrs.axis)
         else:
@@ -479,6 +491,7 @@ def _arg(name: str, find: Callable[..., Any], what: str) -> None:
             attrs=ArgAttrs,
             kind=Kind.REDUCTION,
             infer=_infer_arg,
+            assumes=_assume_arg,
             ref=_arg_ref(find),
             body=_arg_body(name),
             grad=NoGrad("gives integers"),

@@ -23,6 +23,7 @@ CASES: list[tuple[str, dict[str, Any], Shape, Mapping[str, Array], list[int], li
     ("Conv", {}, (2, 8, "N"), {"w": floats(4, 8, 3)}, [3, 7], [2, 1, 0]),
     ("ScatterElements", {"axis": 0}, (2, "N"),
      {"i": np.zeros((1, 3), np.int64), "u": floats(1, 3)}, [3, 4], [2, 0]),
+    ("ArgMax", {"axis": 1}, (2, "N"), {}, [1, 3], [0]),
     ("ScatterND", {}, ("N", 3), {"i": np.zeros((2, 1), np.int64), "u": floats(2, 3)}, [1, 4], [0]),
 ]  # fmt: skip
 

@@ -35,6 +35,8 @@ REARRANGED = {"add", "sub", "mul", "div", "pow", "neg", "sigmoid"}
 """What reassociating rewrites match (docs/numerics.md)."""
 ABSOLUTE = {"gelu", "mish", "softplus", "elu", "selu", "celu", "log_softmax", "softsign"}
 """Where results cancel: their error is relative to 1 where they are less."""
+WEIGHTED = {"resize"}
+"""Where weights cancel: their error is relative to the largest operand."""
 PERIODIC = {"sin": 1.0, "cos": 1.0, "tan": np.inf}
 """Beyond LARGEST these promise their range only."""
 LARGEST = {"f64": 1e8, "f32": 1e5, "f16": 1e5, "bf16": 1e5}
@@ -68,11 +70,15 @@ class Disturbed(Interpreter):
     def __init__(self, module: Module, symbols: dict[str, int], freedom: Freedom, seed: int):
         super().__init__(module.constants, symbols, lambda value, array: None)
         self.freedom = freedom
+        self.freed = False
         self.dice = np.random.default_rng(seed)
 
     def op(self, op: Op, operands: list[Array], values: Mapping[Value, Array]) -> list[Array]:
         defn = op.defn
         assert isinstance(defn, OpDef)
+        if op.name in WEIGHTED and not _is_float(op.results[0]):
+            (whole,) = super().op(op, operands, values)
+            return [whole + self.dice.integers(-1, 2, whole.shape).astype(whole.dtype)]
         if op.regions or not any(_is_float(value) for value in (*op.operands, *op.results)):
             return super().op(op, operands, values)
         allowed = [self._allowed(op, defn, value) for value in op.results]
@@ -109,6 +115,7 @@ class Disturbed(Interpreter):
         if not free.any():
             return array
         wide = np.array(arrays.decode(array, _dtype(value)))
+        self.freed = True
         wide[free] = self.dice.choice(ANYTHING, wide.shape)[free].astype(wide.dtype)
         return arrays.encode(wide, _dtype(value))
 
@@ -174,9 +181,10 @@ class Disturbed(Interpreter):
             array = self._out_of_range(op, operands[0], value, array)
         if allowed:
             array = self._moved(array, value, allowed, digits=True)
-            if op.name in ABSOLUTE:
+            if op.name in ABSOLUTE or op.name in WEIGHTED:
                 wide = arrays.decode(array, _dtype(value))
-                away = allowed * self.dice.uniform(-1, 1, wide.shape)
+                most = self._largest(operands[0], op) if op.name in WEIGHTED else 1.0
+                away = allowed * most * self.dice.uniform(-1, 1, wide.shape)
                 array = arrays.encode(np.asarray((wide + away).astype(wide.dtype)), _dtype(value))
         if self._loses_zeros(op):
             wide = np.array(arrays.decode(array, _dtype(value)))
@@ -184,6 +192,11 @@ class Disturbed(Interpreter):
             wide[zero] = -wide[zero]
             array = arrays.encode(wide, _dtype(value))
         return array
+
+    @staticmethod
+    def _largest(operand: Array, op: Op) -> float:
+        wide = np.abs(arrays.decode(operand, _dtype(op.operands[0])).astype(np.float64))
+        return float(wide[np.isfinite(wide)].max(initial=0.0))
 
     def _loses_zeros(self, op: Op) -> bool:
         rearranged = self.freedom.rearranged and op.name in REARRANGED
@@ -227,7 +240,10 @@ def _is_float(value: Value) -> bool:
 def disturbed(
     module: Module, inputs: Mapping[str, Array], freedom: Freedom, seed: int
 ) -> list[Array] | None:
-    """The outputs of one disturbed run, None where a size changed that the data decides."""
+    """The outputs of one disturbed run.
+
+    None where a size changed that the data decides, or integers were made of what may be anything.
+    """
     function = module.main
     types = {arg.name: arg.type for arg in function.args}
     arguments = check_inputs(types, inputs)
@@ -236,9 +252,11 @@ def disturbed(
     interpreter = Disturbed(module, symbols, freedom, seed)
     try:
         with np.errstate(all="ignore"):
-            return interpreter.block(function.block, list(arguments.values()), {})
+            found = interpreter.block(function.block, list(arguments.values()), {})
     except CompileError:
         return None
+    whole = any(not _is_float(value) for value in function.outputs)
+    return None if whole and interpreter.freed else found
 
 
 @dataclass
