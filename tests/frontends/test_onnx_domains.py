@@ -73,12 +73,17 @@ CASES: list[tuple[str, list[Array], dict[str, Any], int]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES, ids=[f"{i}-{case[0]}" for i, case in enumerate(CASES)])
-def test_node_computes_what_onnx_runtime_does(case: Any) -> None:
+def one_node_model(case: tuple[str, list[Array], dict[str, Any], int]) -> Any:
     op, arrays, attrs, code = case
     feeds = {f"x{i}": array for i, array in enumerate(arrays)}
     node = helper.make_node(op, list(feeds), ["y"], domain=ML, **attrs)
-    model = model_of([node], feeds, ["y"], code)
+    return model_of([node], feeds, ["y"], code)
+
+
+@pytest.mark.parametrize("case", CASES, ids=[f"{i}-{case[0]}" for i, case in enumerate(CASES)])
+def test_node_computes_what_onnx_runtime_does(case: Any) -> None:
+    feeds = {f"x{i}": array for i, array in enumerate(case[1])}
+    model = one_node_model(case)
     (found,) = run(model, feeds)
     (expected,) = by_runtime(model, feeds)
     assert found.dtype == expected.dtype
@@ -182,6 +187,11 @@ BIGRAMS: dict[str, Any] = {
 }
 
 
+def vectorizer(tokens: Array, **changed: Any) -> Any:
+    node = helper.make_node("TfIdfVectorizer", ["x"], ["y"], **(BIGRAMS | changed))
+    return model_of([node], {"x": tokens}, ["y"])
+
+
 def test_ngrams_of_rows_of_symbolic_length_are_counted() -> None:
     attrs = BIGRAMS | {"max_skip_count": 1, "ngram_indexes": [0, 0], "pool_int64s": [1, 2, 2, 2]}
     node = helper.make_node("TfIdfVectorizer", ["x"], ["y"], **attrs)
@@ -202,23 +212,40 @@ def test_ngrams_of_rows_of_symbolic_length_are_counted() -> None:
     ],
 )
 def test_pools_that_are_no_ngrams_are_malformed(changed: Any, message: str) -> None:
-    node = helper.make_node("TfIdfVectorizer", ["x"], ["y"], **(BIGRAMS | changed))
     with pytest.raises(ModelError, match=message):
-        load(model_of([node], {"x": ints(1, 2)}, ["y"]))
+        load(vectorizer(ints(1, 2), **changed))
+
+
+def test_results_of_absurdly_many_places_are_refused() -> None:
+    with pytest.raises(UnsupportedError, match="results of 1099511627777 places"):
+        load(vectorizer(ints(1, 2), ngram_indexes=[0, 1 << 40]))
 
 
 # -- optimisers -----------------------------------------------------------------------------------
 
 
+OPTIMISERS: list[tuple[str, int, list[float], dict[str, Any]]] = [
+    ("Adagrad", 1, [1.5], {}),
+    ("Adam", 1, [0.75, 2], {}),
+    ("Momentum", 1, [1], {"alpha": 0.5, "beta": 0.5, "mode": "standard", "norm_coefficient": 0.5}),
+]
+
+
 def step(op: str, count: int, states: Sequence[float], **attrs: Any) -> list[Array]:
     """One step of an optimiser on two tensors with the states given, for both alike."""
+    return run(*optimiser(op, count, states, attrs))
+
+
+def optimiser(
+    op: str, count: int, states: Sequence[float], attrs: dict[str, Any]
+) -> tuple[Any, dict[str, Array]]:
     x, g = floats(3).astype(np.float64), floats(2, 2, seed=1).astype(np.float64)
     feeds = {"r": np.float64(0.1), "t": np.int64(count), "x0": x, "x1": g, "g0": x * 2, "g1": g - 1}
     for name, scale in zip("vh", states, strict=False):
         feeds |= {f"{name}0": np.abs(x) * scale, f"{name}1": np.abs(g) * scale}
     outputs = [f"{name}{i}new" for name in ("x", "v", "h")[: 1 + len(states)] for i in (0, 1)]
     node = helper.make_node(op, list(feeds), outputs, domain=TRAINING, **attrs)
-    return run(model_of([node], feeds, outputs), feeds)
+    return model_of([node], feeds, outputs), feeds
 
 
 def tensors() -> list[tuple[Array, Array]]:

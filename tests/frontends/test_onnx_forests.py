@@ -68,6 +68,10 @@ def rows(count: int, nan: bool, seed: int = 0) -> Array:
     return x.astype(np.float32)
 
 
+def regressor(x: Array) -> Any:
+    return model_of("TreeEnsembleRegressor", x, forest(1, 2, 2, MODES))
+
+
 def by_runtime(model: Any, x: Array) -> Array:
     found: Array = ort.InferenceSession(model.SerializeToString()).run(None, {"x": x})[0]
     return found
@@ -161,6 +165,7 @@ def test_ensemble_computes_what_the_reference_does(how: int, dtype: Any) -> None
         ({"leaf_targetids": [0, 1, 0, 2]}, ModelError, "targets of 2"),
         ({"aggregate_function": 3}, UnsupportedError, "MAX of several targets"),
         ({"post_transform": 4}, UnsupportedError, "PROBIT"),
+        ({"n_targets": 1 << 40}, UnsupportedError, "4 leaves for 1099511627776 targets"),
     ],
 )
 def test_what_is_no_forest_is_refused(changed: Any, error: type[Exception], message: str) -> None:

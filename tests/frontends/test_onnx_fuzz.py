@@ -9,12 +9,33 @@ from typing import Any
 import numpy as np
 from onnx import AttributeProto, helper, numpy_helper
 
+from tests.frontends import (
+    test_onnx_domains,
+    test_onnx_forests,
+    test_onnx_randoms,
+    test_onnx_sequences,
+)
 from tests.frontends.cases import CASES
 from tests.frontends.support import floats, ints, one_node
 from tfc.compiler.frontends.onnx import load
 from tfc.ir.errors import CompileError, TfcError
 
 node = helper.make_node
+
+
+ROWS = test_onnx_forests.rows(5, nan=False)
+MODELS = [
+    *(test_onnx_domains.one_node_model(case) for case in test_onnx_domains.CASES),
+    test_onnx_domains.vectorizer(ints(1, 2, 3)),
+    *(test_onnx_domains.optimiser(*given)[0] for given in test_onnx_domains.OPTIMISERS),
+    test_onnx_forests.ensemble(ROWS),
+    test_onnx_forests.regressor(ROWS),
+    *(test_onnx_randoms.model_of((op, {"seed": 1.0})) for op in test_onnx_randoms.KINDS),
+    test_onnx_randoms.looped(3, grows=True),
+    test_onnx_sequences.branches(2, 2),
+    test_onnx_sequences.rounds(test_onnx_sequences.REPLACED, 3),
+    test_onnx_sequences.rounds(test_onnx_sequences.GROWN, 3),
+]
 
 
 def failure_of(source: Any) -> TfcError | None:
@@ -70,8 +91,17 @@ FLOATS = (0.0, -1.0, float("nan"), float("inf"), 1e30)
 STRINGS = (b"", b"x", b"\xff")
 
 
+def _nodes(graph: Any) -> list[Any]:
+    """The nodes of a graph, and those of its nodes' graphs."""
+    found = []
+    for entry in graph.node:
+        inner = [a.g for a in entry.attribute if a.type == AttributeProto.GRAPH]
+        found += [entry, *(part for own in inner for part in _nodes(own))]
+    return found
+
+
 def _change_attribute(dice: random.Random, model: Any) -> None:
-    attributes = model.graph.node[0].attribute
+    attributes = dice.choice(_nodes(model.graph)).attribute
     if not attributes:
         return
     attribute = dice.choice(attributes)
@@ -89,7 +119,7 @@ def _change_attribute(dice: random.Random, model: Any) -> None:
 
 
 def _change_operands(dice: random.Random, model: Any) -> None:
-    names = model.graph.node[0].input
+    names = dice.choice(_nodes(model.graph)).input
     if names and dice.random() < 0.5:
         names[dice.randrange(len(names))] = dice.choice(["", *names])
     elif names:
@@ -144,3 +174,18 @@ def test_changed_node_loads_or_is_refused() -> None:
         assert not isinstance(failure, CompileError), f"{failure} by {model}"
         outcomes["refused" if failure else "loaded"] += 1
     assert min(outcomes.values()) > 1000, outcomes
+
+
+def test_changed_model_of_many_nodes_or_another_domain_loads_or_is_refused() -> None:
+    changes = (_change_attribute, _change_operands, _change_input)
+    outcomes = {"loaded": 0, "refused": 0}
+    dice = random.Random(13)
+    for _ in range(2500):
+        model = type(MODELS[0])()
+        model.CopyFrom(dice.choice(MODELS))
+        for _ in range(dice.randrange(1, 3)):
+            dice.choice(changes)(dice, model)
+        failure = failure_of(model)
+        assert not isinstance(failure, CompileError), f"{failure} by {model}"
+        outcomes["refused" if failure else "loaded"] += 1
+    assert min(outcomes.values()) > 500, outcomes

@@ -211,7 +211,9 @@ def _passed_through(graph: Any) -> dict[str, str]:
     """The outputs of a graph that are inputs of it, under the inputs' names."""
     source = {proto.name: proto.name for proto in graph.input}
     for node in graph.node:
-        if node.op_type == "Identity" and node.input[0] in source:
+        if node.op_type != "Identity" or not (node.input and node.output):
+            continue
+        if node.input[0] in source:
             source[node.output[0]] = source[node.input[0]]
     return {proto.name: source[proto.name] for proto in graph.output if proto.name in source}
 

@@ -15,6 +15,8 @@ from tfc.ir.core import Value
 from tfc.ir.ops.trees import EQUAL, LESS, LESS_OR_EQUAL, NAN_FIRST
 from tfc.ir.types import F32, F64, I64, DType
 
+# Weights are a table of all leaves and all targets.
+MAX_WEIGHTS = 1 << 27
 LEQ, LT, GTE, GT, EQ, NEQ, MEMBER = range(7)
 MODES = ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_NEQ")
 AGGREGATES = ("AVERAGE", "SUM", "MIN", "MAX")
@@ -72,6 +74,8 @@ class _Forest:
     def leaves(self, ctx: Context, x: Value) -> Value:
         """The leaf that each row comes to in each tree."""
         self.check(ctx)
+        if tensor_type(x).rank != 2 or not tensor_type(x).dtype.is_float:
+            raise ctx.malformed(f"takes rows of features, not {tensor_type(x)}")
         width = tensor_type(x).shape[1]
         if min(self.features) < 0 or (isinstance(width, int) and max(self.features) >= width):
             raise ctx.malformed(f"compares feature {max(self.features)} of {width}")
@@ -100,6 +104,12 @@ def _aggregated(
               "AVERAGE": ctx.b.reduce_mean}[how]  # fmt: skip
     found: Value = reduce(parts, axes=(1,), keepdims=False)
     return found
+
+
+def _no_weights(ctx: Context, leaves: int, targets: int) -> Array:
+    if not 0 < targets <= MAX_WEIGHTS // max(leaves, 1):
+        raise ctx.unsupported(f"weights of {leaves} leaves for {targets} targets")
+    return np.zeros((leaves, targets))
 
 
 def _transformed(ctx: Context, x: Value, transform: str) -> Value:
@@ -139,7 +149,7 @@ def _ensemble(ctx: Context) -> Results:
     how = _choice(ctx, AGGREGATES, ctx.integer("aggregate_function", 1))
     transform = _choice(ctx, TRANSFORMS, ctx.integer("post_transform", 0))
     leaves = _read_ensemble(ctx, len(weights)).leaves(ctx, x)
-    table = np.zeros((len(weights), count))
+    table = _no_weights(ctx, len(weights), count)
     table[np.arange(len(weights)), targets] = weights
     found = _aggregated(ctx, leaves, table, dtype, how, transform)
     return _transformed(ctx, found, transform)
@@ -227,7 +237,7 @@ def _regressor(ctx: Context) -> Results:
     exact = F64 if dtype == F64 or not ctx.type().dtype.is_float else F32
     forest, leaves = _read_nodes(ctx, thresholds)
     count = ctx.integer("n_targets", 1)
-    table = np.zeros((len(leaves), count))
+    table = _no_weights(ctx, len(leaves), count)
     names = [_ints(ctx, f"target_{kind}") for kind in ("treeids", "nodeids", "ids")]
     for tree, node, target, weight in _rows(ctx, *names, votes):
         if (tree, node) not in leaves or not 0 <= target < count:

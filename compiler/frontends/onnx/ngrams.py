@@ -14,6 +14,7 @@ from tfc.ir.core import Value
 from tfc.ir.dims import maximum
 from tfc.ir.types import F32, I64
 
+MAX_PLACES = 1 << 27
 MODES = ("TF", "IDF", "TFIDF")
 
 
@@ -31,6 +32,8 @@ def _vectorizer(ctx: Context) -> Results:
     places = np.array(ctx.integers("ngram_indexes") or (), np.int64)
     if places.size == 0 or places.min() < 0:
         raise ctx.malformed("attribute 'ngram_indexes' has no places")
+    if places.max() >= MAX_PLACES:
+        raise ctx.unsupported(f"results of {places.max() + 1} places")
     weights = _weights(ctx, mode, places.size)
     skips = ctx.integer("max_skip_count") + 1
     counts = []

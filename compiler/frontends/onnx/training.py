@@ -15,6 +15,8 @@ class _Step:
     """One step of an optimiser: arithmetic on values of one element type and numbers."""
 
     def __init__(self, ctx: Context, dtype: DType) -> None:
+        if not dtype.is_float:
+            raise ctx.malformed(f"moves a tensor of {dtype}")
         self.ctx = ctx
         self.b = ctx.b
         self.dtype = dtype
