@@ -12,7 +12,7 @@ from tfc.compiler.frontends.onnx.reader import read
 from tfc.compiler.frontends.onnx.tensors import DTYPES
 from tfc.ir.build import tensor_type
 from tfc.ir.core import Value
-from tfc.ir.dims import evaluate, symbol
+from tfc.ir.dims import Dim, DimLike, evaluate, symbol, symbols_of
 from tfc.ir.types import DType, TensorType
 
 # What onnx states of a value: element type, and each dim as a number, a name, or None.
@@ -32,6 +32,17 @@ class Recorder(Importer):
         if isinstance(value, Value) and any(node is own for own in self._own):
             self.types[name] = tensor_type(value)
 
+    def chosen(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """Sizes of the symbols that inputs' shapes or other symbols decide: as given, or small."""
+        found: dict[str, int] = {}
+        for name, info in self.run().main.symbols.items():
+            if isinstance(info.source, (int, Dim)):
+                if symbols_of(info.source) <= found.keys():
+                    found[name] = evaluate(info.source, found)
+            elif name in self.symbols._originals.values():
+                found[name] = sizes.get(name, 3 + len(found))
+        return found
+
     def named_sizes(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """The sizes of dims by the model's own names, given those of our symbols."""
         dims = {
@@ -44,16 +55,20 @@ class Recorder(Importer):
 def compare(model: Any, sizes: Mapping[str, int] | None = None) -> tuple[int, list[str]]:
     """Return how many values both sides have, and where they disagree. sizes: of our symbols."""
     recorder = Recorder(model)
-    symbols = recorder.run().main.symbols
-    chosen = {name: (sizes or {}).get(name, 3 + i) for i, name in enumerate(symbols)}
+    chosen = recorder.chosen(sizes or {})
     ours = {
-        name: (type.dtype, tuple(evaluate(dim, chosen) for dim in type.shape))
+        name: (type.dtype, tuple(_size(dim, chosen) for dim in type.shape))
         for name, type in recorder.types.items()
     }
     theirs = stated_types(model)
     return len(ours.keys() & theirs.keys()), disagreements(
         ours, theirs, recorder.named_sizes(chosen)
     )
+
+
+def _size(dim: DimLike, sizes: Mapping[str, int]) -> int | None:
+    """The size of a dim, None where the data of a run decides it."""
+    return evaluate(dim, sizes) if symbols_of(dim) <= sizes.keys() else None
 
 
 def stated_types(model: Any) -> dict[str, Stated]:
@@ -79,7 +94,7 @@ def _shape(tensor: Any) -> tuple[int | str | None, ...] | None:
 
 
 def disagreements(
-    ours: Mapping[str, tuple[DType, tuple[int, ...]]],
+    ours: Mapping[str, tuple[DType, tuple[int | None, ...]]],
     theirs: Mapping[str, Stated],
     sizes: Mapping[str, int],
 ) -> list[str]:
@@ -90,7 +105,7 @@ def disagreements(
         same = dtype == other and (dims is None or len(dims) == len(shape))
         for have, wanted in zip(shape, dims or (), strict=False):
             known = sizes.get(wanted) if isinstance(wanted, str) else wanted
-            same = same and known in (None, have)
+            same = same and (have is None or known in (None, have))
         if not same:
             found.append(f"{name}: ours {dtype}{list(shape)}, onnx's {other}{dims}")
     return found
