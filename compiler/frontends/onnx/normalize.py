@@ -5,6 +5,7 @@ from __future__ import annotations
 from tfc.compiler.frontends.onnx.context import Context, Results, Rule
 from tfc.compiler.frontends.onnx.storage import INTEGERS, limits, unpacked
 from tfc.compiler.frontends.onnx.tensors import dtype_from
+from tfc.compiler.frontends.onnx.window import lowest
 from tfc.ir.build import tensor_type
 from tfc.ir.core import Value
 from tfc.ir.dims import Dim, ceildiv, product
@@ -39,7 +40,14 @@ def _hardmax(ctx: Context) -> Results:
     if shape[axis] == 0:
         return x
     rows = ctx.reshape(x, shape)
-    first = ctx.b.argmax(rows, axis=axis, keepdims=True, last=False)
+    searched = rows
+    if not isinstance(shape[axis], int):
+        # Where a run finds no element along the axis, it still has one to find.
+        none = (0,) * len(shape)
+        more = (*none[:axis], 1, *none[axis + 1 :])
+        least = ctx.scalar(lowest(type.dtype), x)
+        searched = ctx.b.pad(rows, least, lo=none, hi=more, mode="constant")
+    first = ctx.b.argmax(searched, axis=axis, keepdims=True, last=False)
     hit = ctx.b.eq(ctx.b.iota(shape=shape, axis=axis), first)
     return ctx.reshape(ctx.cast(hit, type.dtype), type.shape)
 
