@@ -48,7 +48,7 @@ def _product(op: Op, constants: Constants) -> Value | None:
     """x . (w * s) is (x . w) * s where s has one number for each column."""
     x, right = op.operands
     type = tensor_type(right)
-    if type.rank != 2 or tensor_type(x).dtype != F32:
+    if type.rank != 2 or tensor_type(x).dtype != F32 or constants.array(x) is not None:
         return None
     if not isinstance(type.size, int) or type.size < LEAST_WEIGHTS:
         return None

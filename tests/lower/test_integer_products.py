@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,8 @@ from tfc.compiler.passman import PassContext
 from tfc.compiler.pipeline import run
 from tfc.compiler.target import parse_target
 from tfc.graph import Graph
-from tfc.ir.core import Module
+from tfc.ir.core import Module, SymbolInfo
+from tfc.ir.dims import symbol
 from tfc.ir.types import I8, I32, U8, TensorType
 
 Array = Any
@@ -69,6 +71,9 @@ CONVS = {
     "7x7": Conv((1, 3, 22, 22), (20, 3, 7, 7), stride=2, pad=(3, 3), zero=7),
     "narrow output": Conv((1, 16, 12, 12), (5, 16, 3, 3), dilation=2),
     "groups": Conv((1, 24, 8, 8), (36, 6, 3, 3), groups=4, pad=(1, 1), zero=9),
+    # A group's step and a tap's are as long.
+    "half groups": Conv((1, 4, 7, 7), (32, 2, 1, 2), groups=2, pad=(0, 1)),
+    "short rows": Conv((1, 2, 5, 4), (20, 2, 3, 3), zero=4),
     "depthwise": Conv((1, 40, 11, 11), (40, 1, 3, 3), groups=40, pad=(1, 1), zero=77),
     "one axis": Conv((2, 12, 50), (17, 12, 5), stride=3, pad=(2, 2), zero=1),
     "rows of one group": Conv((1, 8, 8, 4), (5, 8, 3, 2), zero=3),
@@ -119,6 +124,43 @@ def test_convolutions_of_bytes_are_exact(target: str, dtype: Any, offset: int) -
         found = tfc.compile(program, target=target, threads=threads)(feeds)
         for i, (name, want) in enumerate(zip(CONVS, wanted, strict=True)):
             np.testing.assert_array_equal(found[f"y{i}"], want, err_msg=name)
+
+
+def random_case(rnd: random.Random) -> Conv:
+    rank, groups, dilation = rnd.choice([1, 2, 2, 3]), rnd.choice([1, 1, 2, 3]), rnd.choice([1, 2])
+    inner, outer = rnd.choice([1, 2, 3, 4, 5, 8, 13, 32]), rnd.choice([1, 2, 3, 5, 8, 16, 17, 33])
+    if rnd.random() < 0.2:
+        groups, inner = groups * inner, 1
+    kernel = tuple(rnd.choice([1, 1, 2, 3, 5]) for _ in range(rank))
+    sizes = tuple(rnd.randint((k - 1) * dilation + 1, 14) for k in kernel)
+    return Conv(
+        (rnd.randint(1, 3), inner * groups, *sizes), (outer * groups, inner, *kernel),
+        rnd.randint(1, 3), (rnd.randint(0, 2), rnd.randint(0, 2)), dilation, groups,
+        rnd.randint(0, 255),
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(12))
+def test_random_convolutions_of_any_batch_are_exact(seed: int) -> None:
+    rnd = random.Random(seed)
+    cases = [random_case(rnd) for _ in range(6)]
+    xs = [bytes_of(case.x, np.uint8, seed) for case in cases]
+    ws = [bytes_of(case.w, np.int8, seed) for case in cases]
+
+    def make(b: Any, *values: Any) -> list[Any]:
+        return [
+            b.relu(b.conv(centred(b, x, case.zero), b.constant(w.astype(np.int32)), **case.attrs()))
+            for x, w, case in zip(values, ws, cases, strict=True)
+        ]
+
+    types = [TensorType(U8, (symbol(f"N{i}"), *case.x[1:])) for i, case in enumerate(cases)]
+    program = Graph(graph(types, make, {f"N{i}": SymbolInfo(0, 8) for i in range(len(cases))}))
+    for target in TARGETS:
+        executable = tfc.compile(program, target=target, threads=rnd.choice([1, 2]))
+        found = executable({f"x{i}": x for i, x in enumerate(xs)})
+        for i, (case, x, w) in enumerate(zip(cases, xs, ws, strict=True)):
+            np.testing.assert_array_equal(found[f"y{i}"], np.maximum(case.exact(x, w), 0))
 
 
 PRODUCTS = [(1, 3, 5), (7, 64, 33), (28, 129, 16), (3, 2, 40), (50, 300, 9), (0, 8, 4), (2, 700, 1)]

@@ -101,3 +101,12 @@ def test_rows_of_a_narrow_table_are_scaled_one_by_one() -> None:
     found = tfc.compile(Graph(module))({"x0": index})["y0"]
     np.testing.assert_array_equal(found, (WHOLE * ROWS)[index])
     assert constants(optimised(module)) == [I8]
+
+
+def test_a_product_of_constants_is_computed_once() -> None:
+    def make(b: Any, x: Any) -> Any:
+        w = b.dequantize_linear(b.constant(WHOLE), b.constant(COLUMNS), axis=1)
+        return b.add(x, b.matmul(b.constant(np.ones((1, 200), np.float32)), w))
+
+    module = optimised(graph([TensorType(F32, (1, 150))], make))
+    assert not [op for op in ops_of(module.functions.values()) if op.name == "matmul"]
