@@ -313,9 +313,13 @@ def _max_roi_pool(ctx: Context) -> Results:
     counts, scale = ctx.integers("pooled_shape"), ctx.real("spatial_scale", 1.0)
     if counts is None or len(counts) != 2 or min(counts) < 1:
         raise ctx.malformed("attribute 'pooled_shape' is no two sizes")
-    known = ctx.type(0).rank == 4 and ctx.type(1).rank == 2 and ctx.shape(1)[1] == 5
-    if not known or not ctx.type(0).dtype.is_float:
+    shaped = (ctx.type(0).rank, ctx.type(1).rank) == (4, 2)
+    if shaped and isinstance(ctx.shape(1)[1], int):
+        shaped = ctx.shape(1)[1] == 5
+    if not shaped or not ctx.type(0).dtype.is_float:
         raise ctx.malformed(f"takes images and rows of 5, not {ctx.type(0)} and {ctx.type(1)}")
+    ctx.equate(ctx.shape(1)[1], 5)
+    rois = ctx.fit_axis(rois, 1, 5)
     n, shape = ctx.shape(1)[0], ctx.shape(0)
     columns = [ctx.reshape(part(ctx, rois, {1: (k, 1, 1)}), (n,)) for k in range(5)]
     ends = [_rounded(ctx, ctx.b.mul(v, ctx.scalar(scale, v))) for v in columns[1:]]
