@@ -9,6 +9,7 @@ import pytest
 
 import tfc
 from tests.codegen.harness import Kernel
+from tests.lower.native import graph
 from tfc.compiler.codegen.host import host_target
 from tfc.compiler.codegen.kernel import kernel_text
 from tfc.compiler.lower.program import lower
@@ -21,7 +22,7 @@ from tfc.ir.core import Block, Function, Module
 from tfc.ir.errors import CompileError, UsageError
 from tfc.ir.loop.build import LoopBuilder
 from tfc.ir.loop.interp import run_kernel
-from tfc.ir.types import BF16, F32, I8, I32, U8, BufferType
+from tfc.ir.types import BF16, F32, I8, I32, U8, BufferType, TensorType
 
 Array = Any
 WITH_DOT = parse_target("avx512,+avx512bf16,+avx512vnni")
@@ -122,3 +123,18 @@ def test_dot_computes_what_the_interpreter_does(
         run_it(x.copy(), y.copy(), total)
         totals.append(total)
     np.testing.assert_allclose(totals[0], totals[1], rtol=1e-6 if group == 2 else 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_step_between_rows_may_be_that_of_a_group_which_is_not_full(channels: int) -> None:
+    generator = np.random.default_rng(0)
+    x, w = (
+        generator.integers(-8, 8, shape).astype(np.float32)
+        for shape in ((1, channels, 9, 4), (32, channels, 3, 3))
+    )
+    window = {"strides": (1, 1), "pads": ((0, 0),) * 2, "dilations": (1, 1), "groups": 1}
+    program = Graph(
+        graph([TensorType(F32, x.shape)], lambda b, v: b.conv(v, b.constant(w), **window))
+    )
+    found = tfc.compile(program, dtype="bf16")({"x0": x})["y0"]
+    np.testing.assert_array_equal(found, program.eval({"x0": x})["y0"])
