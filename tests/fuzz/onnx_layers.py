@@ -180,6 +180,17 @@ def conv_integer(g: Graph, p: Picks) -> None:
     g.one("ConvInteger", x, w, zero_point(g, p, x.dtype), zero_point(g, p, w.dtype), **attrs)
 
 
+def _last_begins_inside(sides: Sequence[int], kernel: Sequence[int], attrs: dict[str, Any]) -> bool:
+    rank = len(sides)
+    ones, zeros = [1] * rank, [0] * 2 * rank
+    strides, pads = attrs.get("strides", ones), attrs.get("pads", zeros)
+    for i, (side, k, d) in enumerate(zip(sides, kernel, attrs.get("dilations", ones), strict=True)):
+        left = side + pads[i] + pads[i + rank] - (k - 1) * d - 1
+        if -(-left // strides[i]) * strides[i] >= side + pads[i]:
+            return False
+    return True
+
+
 def pool(op: str) -> Maker:
     def make(g: Graph, p: Picks) -> None:
         x = g.x(p, op, fits=is_image(), shape=image(p))
@@ -190,6 +201,8 @@ def pool(op: str) -> Maker:
             attrs.pop("dilations", None)
         if "ceil_mode" in known and "auto_pad" not in attrs and p.one_in(3):
             attrs["ceil_mode"] = 1
+            # Where the last window would begin in the padding, opsets differ.
+            need(_last_begins_inside(x.shape[2:], kernel, attrs))
         if "count_include_pad" in known and p.next(2):
             attrs["count_include_pad"] = 1
         if op == "LpPool":

@@ -20,7 +20,7 @@ from tfc.compiler.frontends.onnx.window import (
 from tfc.ir.build import tensor_type
 from tfc.ir.core import Value
 from tfc.ir.dims import Dim, ceildiv, product
-from tfc.ir.types import I64
+from tfc.ir.types import I64, U8
 
 # -- norms ----------------------------------------------------------------------------------------
 
@@ -100,7 +100,8 @@ def _max_positions(ctx: Context, window: Window, pads: Pads) -> Value:
         ceildiv(size - window.reach(axis) + 1, window.strides[axis])
         for axis, size in enumerate(tensor_type(padded).shape[2:])
     ]
-    places = pad_spatial(pads, None, ctx, _numbered(ctx, spatial, column_major))
+    numbered = _numbered(ctx, spatial, column_major)
+    places = pad_spatial(pads, ctx.scalar(-1, numbered), ctx, numbered)
     values: list[Value] = []
     numbers: list[Value] = []
     for tap in itertools.product(*map(range, window.kernel)):
@@ -110,14 +111,26 @@ def _max_positions(ctx: Context, window: Window, pads: Pads) -> Value:
             sizes = (*tensor_type(source).shape[:2], *counts)
             part = ctx.b.slice(source, starts=starts, sizes=sizes, steps=steps)
             parts.append(ctx.reshape(part, (1, *sizes)))
-    best = ctx.b.argmax(_joined(ctx, values), axis=0, keepdims=True, last=False)
     whole = (len(values), *shape[:2], *counts)
     laid = ctx.b.broadcast(_joined(ctx, numbers), shape=whole)
+    best = _first_best(ctx, _joined(ctx, values), laid)
     inside = ctx.reshape(ctx.b.gather_elements(laid, best, axis=0), whole[1:])
     size = ctx.numbers((product(spatial),), rank=0)
     image = ctx.b.iota(shape=(product(shape[:2]),), axis=0, dtype=I64)
     first = ctx.reshape(ctx.b.mul(image, size), (*shape[:2], *(1,) * len(spatial)))
     found: Value = ctx.b.add(inside, first)
+    return found
+
+
+def _first_best(ctx: Context, values: Value, places: Value) -> Value:
+    """The first tap [1, ...] with the largest value; padding, at place -1, may be as large."""
+    top = ctx.b.reduce_max(values, axes=(0,), keepdims=True)
+    hit = ctx.b.eq(values, top)
+    if tensor_type(values).dtype.is_float:
+        hit = ctx.b.op("or", hit, ctx.b.isnan(values)).result
+    inside = ctx.b.ge(places, ctx.scalar(0, places))
+    chosen = ctx.b.cast(ctx.b.op("and", hit, inside).result, dtype=U8)
+    found: Value = ctx.b.argmax(chosen, axis=0, keepdims=True, last=False)
     return found
 
 
