@@ -93,6 +93,9 @@ class NestSchedule:
         if estimate(product(it.extent for it in rows), self.hints) >= MANY_ROWS:
             return 0
         each = self._row_work() / max(estimate(lane.extent, self.hints), 1)
+        if each == 0:
+            # The likely size is 0.
+            return 0
         unit = self.plan.width * ACCUMULATORS
         chunk = math.ceil(TASK_WORK / each / unit) * unit
         return 0 if isinstance(lane.extent, int) and lane.extent < 2 * chunk else chunk

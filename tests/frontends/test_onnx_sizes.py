@@ -53,3 +53,12 @@ def test_backward_slice_of_an_open_dim_has_as_many_elements(size: int) -> None:
     model = make_model([node], [value_info("x", x, ("N", 2))], ["y"], 21, stored)
     np.testing.assert_array_equal(tfc.compile(model)(x), x[::-1])
     np.testing.assert_array_equal(run(model, {"x": x})[0], x[::-1])
+
+
+@pytest.mark.parametrize("size", [1, 16, 17, 40])
+def test_slice_that_is_likely_empty_is_compiled(size: int) -> None:
+    node = helper.make_node("Slice", ["x", "start", "end", "axis", "step"], ["y"])
+    stored = {"start": ints(16), "end": ints(0), "axis": ints(0), "step": ints(-1)}
+    x = floats(size)
+    model = make_model([node], [value_info("x", x, ("N",))], ["y"], 21, stored)
+    np.testing.assert_array_equal(tfc.compile(model)(x), x[16:0:-1])

@@ -87,8 +87,8 @@ def _powers(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
     if is_float(x[0].dtype):
         return False
     with np.errstate(all="ignore"):
-        exact = np.abs(x[0].astype(np.float64)) ** x[1].astype(np.float64)
-    return not bool((exact < min(2.0**52, np.iinfo(x[0].dtype).max)).all())
+        exact = x[0].astype(np.float64) ** x[1].astype(np.float64)
+    return not bool((np.abs(exact) < min(2.0**52, np.iinfo(x[0].dtype).max)).all())
 
 
 def _large_integers(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
@@ -122,7 +122,8 @@ def _flat(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
 
 def _corners(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
     mode = attrs.get("coordinate_transformation_mode", b"")
-    return bool(attrs.get("antialias", 0)) and mode == b"align_corners"
+    whole = not is_float(x[0].dtype)
+    return bool(attrs.get("antialias", 0)) and (whole or mode == b"align_corners")
 
 
 def _wide(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
@@ -161,7 +162,7 @@ DEVIATIONS: dict[str, Sequence[Deviation]] = {
         _SUM, _EMPTY, Deviation("without axes it is log(exp(x)), which overflows", _no_axes),
     ),
     **dict.fromkeys(("QLinearMatMul", "MatMul", "MatMulInteger"), (_EMPTY,)),
-    "Gemm": (_EMPTY, Deviation("beta = 0 leaves C out, and with it NaN", _no_beta)),
+    "Gemm": (_EMPTY, _HALF, Deviation("beta = 0 leaves C out, and with it NaN", _no_beta)),
     **dict.fromkeys(
         (
             "BatchNormalization", "LayerNormalization", "HardSwish",
@@ -191,7 +192,7 @@ DEVIATIONS: dict[str, Sequence[Deviation]] = {
     "Softplus": (Deviation("f64 overflows", _doubles),),
     "AveragePool": (_SAME, _HALF),
     "GridSample": (_LOST, _HALF, Deviation("far coordinates have no defined value", _far_grid)),
-    "Resize": (_LOST, Deviation("filters that widen are not where the corners are", _corners)),
+    "Resize": (_LOST, Deviation("filters that widen miss the corners, and integers", _corners)),
     "Clip": (Deviation("a bound left out is the largest finite number", _unbounded),),
     "Shrink": (Deviation("integers go through floats", _integers), _F32),
 }  # fmt: skip
