@@ -12,7 +12,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto, TypeProto, defs, helper, numpy_helper, shape_inference
+from onnx import TensorProto, TypeProto, checker, defs, helper, numpy_helper, shape_inference
 
 from tests.fuzz.onnx_values import DTYPES, FLAVOURS, OFTEN, TYPE_NAMES, Array, numbers
 
@@ -269,7 +269,7 @@ class Graph:
                 schema, node, types, data,
                 opset_imports=[helper.make_opsetid("", self.opset)], ir_version=IR_VERSION,
             )  # fmt: skip
-        except (shape_inference.InferenceError, RuntimeError):
+        except (shape_inference.InferenceError, checker.ValidationError, RuntimeError):
             raise Unfit from None
         return [_value(name, found.get(name)) for name in node.output]
 

@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 
 from tests.fuzz.onnx_deviations import DEVIATIONS, ROUGH, Deviation
 from tests.fuzz.onnx_graphs import IR_VERSION, Sample, code
-from tests.fuzz.onnx_oracle import EPSILON, Freedom, Oracle
+from tests.fuzz.onnx_oracle import EPSILON, NORMAL, Freedom, Oracle
 from tests.fuzz.onnx_values import BFLOAT16, Array
 from tfc.compiler.frontends.onnx import load
 from tfc.ir import arrays
@@ -109,7 +109,9 @@ def _compare(
         except TfcError:
             continue
         given = {x.name: values[x.name] for x in module.main.args}
-        floor = ROUGH.get(node.op_type, 0.0) * EPSILON.get(str(arrays.dtype_of(wanted[0])), 0.0)
+        dtype = str(arrays.dtype_of(wanted[0]))
+        rough = ROUGH.get(node.op_type, 0.0) * EPSILON.get(dtype, 0.0)
+        floor = max(rough, NORMAL.get(dtype, 0.0))
         return Oracle(module, given, wanted).difference(found, PEER, floor)
     return None
 
