@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -197,7 +198,7 @@ def _loops(k: KernelWriter) -> None:
             b.store(place, indices, *at)
 
 
-class _Search:
+class _Search(ABC):
     """Finds the first `count` pairs of a row, and has them sorted."""
 
     def __init__(self, k: KernelWriter, rows: _Rows, count: DimLike) -> None:
@@ -211,9 +212,9 @@ class _Search:
         self.lanes = lanes_along(rows.axis, self.x)
         self.sorter = Sorter(k, self.dtype, count, rows.outer)
 
+    @abstractmethod
     def run(self, outer: Sequence[Value], worker: Value) -> Value:
         """Return where the pairs begin in the sorter's memory."""
-        raise NotImplementedError
 
     def key(self, outer: Sequence[Value], i: Value, lanes: int = 0) -> Value:
         """The key of element `i`, or of as many as there are lanes from there on."""

@@ -69,7 +69,7 @@ def test_default_level_is_the_same_on_any_number_of_threads(
             assert_same(executable(inputs), result)
 
 
-@pytest.mark.parametrize("name", marked(names()))
+@pytest.mark.parametrize("name", with_slow(names(SMALL, MID)))
 def test_without_optimisation_as_well(
     name: str,
     scratch: Path,
