@@ -75,6 +75,8 @@ class Executable(FastCall):
         self.signature = Signature.of(manifest)
         self._library = library
         self._native_run = library.run
+        self._input_names = tuple([port.name for port in self.inputs])
+        self._output_names = tuple([port.name for port in self.outputs])
         self._dtypes = tuple(numpy_dtype(port.dtype) for port in self.inputs)
         self._plans: dict[Any, _Plan] = {}
         # The inputs of which plans depend on what they hold, too.
@@ -113,8 +115,12 @@ class Executable(FastCall):
         Raises InputError where an argument does not fit, and RuntimeFault where the run fails.
         """
         if len(inputs) == 1 and (type(inputs[0]) is dict or isinstance(inputs[0], Mapping)):
-            results = self._run(self.signature.ordered(inputs[0]))
-            return {port.name: value for port, value in zip(self.outputs, results, strict=True)}
+            # By way of the native method, where there is one.
+            results = self(*self._ordered(inputs[0]))
+            names = self._output_names
+            return (
+                dict(zip(names, results, strict=True)) if len(names) != 1 else {names[0]: results}
+            )
         results = self._run(inputs)
         return results[0] if len(results) == 1 else tuple(results)
 
@@ -184,6 +190,14 @@ class Executable(FastCall):
         if code:
             raise self._fault(code)
         return results
+
+    def _ordered(self, named: Mapping[str, Any]) -> list[Any]:
+        if len(named) == len(self._input_names):
+            try:
+                return [named[name] for name in self._input_names]
+            except KeyError:
+                pass
+        return self.signature.ordered(named)
 
     def _checked(self, inputs: Sequence[Any]) -> Sequence[Array]:
         """Return the inputs as arrays that native code can read; they are copied only if needed."""
