@@ -93,8 +93,18 @@ def _powers(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
 
 def _large_integers(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
     return any(
-        not is_float(a.dtype) and bool((np.abs(a.astype(np.float64)) > 1e3).any()) for a in x
+        a is not None and not is_float(a.dtype) and bool((np.abs(a.astype(np.float64)) > 1e3).any())
+        for a in x
     )
+
+
+def _infinite_scale(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    return not bool(np.isfinite(x[1].astype(np.float64)).all())
+
+
+def _rounded_corners(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    mode = attrs.get("coordinate_transformation_mode", b"")
+    return bool(mode == b"align_corners" and len(x) > 2 and x[2] is not None and x[2].size)
 
 
 def _far_grid(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
@@ -171,14 +181,19 @@ DEVIATIONS: dict[str, Sequence[Deviation]] = {
         ),
         (_F32, _LOST),
     ),
-    "InstanceNormalization": (_F32, _LOST, Deviation("x - x is not 0, but scaled first", _lone)),
+    "InstanceNormalization": (
+        _F32, _LOST, Deviation("x - x is not 0, but scaled first", _lone),
+        Deviation("an infinite scale comes before the mean", _infinite_scale),
+    ),
     **dict.fromkeys(("RNN", "GRU", "LSTM"), (_LOST, _HALF, Deviation("gates are clamped", _wide))),
     "MeanVarianceNormalization": (
         _F32, _LOST, _ENDS, _HALF, Deviation("a variance of 0 comes out as below 0", _flat),
     ),
     "Pow": (Deviation("integers go through floats", _powers),),
     "GlobalLpPool": (_HALF, _F32),
-    "MaxPool": (_ORDER, _SAME),
+    "MaxPool": (
+        _ORDER, _SAME, Deviation("the maximum of -inf alone is the least number", _unbounded),
+    ),
     "LpPool": (_SAME, _F32, _HALF),
     "LRN": (_HALF, _F32, Deviation("sums of squares slide, and cancel", _wide)),
     **dict.fromkeys(("ScatterND", "ScatterElements"), (_LOST,)),
@@ -193,7 +208,12 @@ DEVIATIONS: dict[str, Sequence[Deviation]] = {
     "Softplus": (Deviation("f64 overflows", _doubles),),
     "AveragePool": (_SAME, _HALF),
     "GridSample": (_LOST, _HALF, Deviation("far coordinates have no defined value", _far_grid)),
-    "Resize": (_LOST, Deviation("filters that widen miss the corners, and integers", _corners)),
+    "Resize": (
+        _LOST, Deviation("filters that widen miss the corners, and integers", _corners),
+        Deviation("align_corners goes by the rounded size", _rounded_corners),
+        Deviation("integers go through f32", _large_integers),
+    ),
+    "Upsample": (_LOST, Deviation("integers go through f32", _large_integers)),
     "Clip": (Deviation("a bound left out is the largest finite number", _unbounded),),
     "Shrink": (Deviation("integers go through floats", _integers), _F32),
 }  # fmt: skip
@@ -202,6 +222,8 @@ DEVIATIONS: dict[str, Sequence[Deviation]] = {
 ROUGH = {
     **dict.fromkeys(("Celu", "Elu", "Sigmoid", "Softplus", "Erf"), 4.0),
     **dict.fromkeys(("LSTM", "GRU", "RNN", "Tanh"), 4.0),
+    **dict.fromkeys(("Resize", "Upsample"), 2.0),
     "Selu": 8.0,
 }
-"""Units of 1 by which results may be missed: exp(x) - 1 and the like are computed as written."""
+"""Units of 1 by which results may be missed: exp(x) - 1 and the like are computed as written, and
+equal neighbours are weighed."""

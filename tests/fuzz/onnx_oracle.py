@@ -220,7 +220,9 @@ class Disturbed(Interpreter):
             # Below the normal numbers all digits may be lost.
             few = np.abs(wide) < 2 * NORMAL[_name(value)]
             moved += np.where(few & digits, wide * self.dice.uniform(-1, 1, wide.shape), 0)
-            return np.asarray(arrays.encode(np.asarray(moved.astype(wide.dtype)), _dtype(value)))
+            # Zeros keep their signs.
+            kept = np.where(wide == 0, wide, moved.astype(wide.dtype))
+            return np.asarray(arrays.encode(kept, _dtype(value)))
 
 
 def _dtype(value: Value) -> Any:
