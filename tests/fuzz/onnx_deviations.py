@@ -98,6 +98,11 @@ def _large_integers(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -
     )
 
 
+def _huge(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    finite = x[0][np.isfinite(x[0])]
+    return is_float(x[0].dtype) and float(np.abs(finite).max(initial=0)) > 1e37
+
+
 def _infinite_scale(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
     return not bool(np.isfinite(x[1].astype(np.float64)).all())
 
@@ -169,7 +174,7 @@ DEVIATIONS: dict[str, Sequence[Deviation]] = {
     "ReduceLogSum": (_EMPTY, Deviation("the logarithm becomes an integer anyhow", _integers)),
     "ReduceMean": (_SUM, _EMPTY),
     "ReduceLogSumExp": (
-        _SUM, _EMPTY, Deviation("without axes it is log(exp(x)), which overflows", _no_axes),
+        _SUM, _EMPTY, _LOST, Deviation("without axes it is log(exp(x)), which overflows", _no_axes),
     ),
     **dict.fromkeys(("QLinearMatMul", "MatMul", "MatMulInteger"), (_EMPTY,)),
     "Gemm": (_EMPTY, _HALF, Deviation("beta = 0 leaves C out, and with it NaN", _no_beta)),
@@ -206,7 +211,7 @@ DEVIATIONS: dict[str, Sequence[Deviation]] = {
     "Einsum": (_HALF, Deviation("integers are multiplied as floats", _large_integers),),
     "Mean": (_HALF,),
     "Softplus": (Deviation("f64 overflows", _doubles),),
-    "AveragePool": (_SAME, _HALF),
+    "AveragePool": (_SAME, _HALF, Deviation("sums overflow before they are divided", _huge)),
     "GridSample": (_LOST, _HALF, Deviation("far coordinates have no defined value", _far_grid)),
     "Resize": (
         _LOST, Deviation("filters that widen miss the corners, and integers", _corners),

@@ -220,8 +220,9 @@ class Disturbed(Interpreter):
             # Below the normal numbers all digits may be lost.
             few = np.abs(wide) < 2 * NORMAL[_name(value)]
             moved += np.where(few & digits, wide * self.dice.uniform(-1, 1, wide.shape), 0)
-            # Zeros keep their signs.
-            kept = np.where(wide == 0, wide, moved.astype(wide.dtype))
+            # Zeros that may have lost digits may have lost their signs.
+            flips = self.dice.choice((-1, 1), wide.shape) if digits else 1
+            kept = np.where(wide == 0, wide * flips, moved).astype(wide.dtype)
             return np.asarray(arrays.encode(kept, _dtype(value)))
 
 
