@@ -18,6 +18,7 @@ from tfc.cli.options import (
     executable_for,
     is_artifact,
     output_options,
+    some_inputs,
 )
 from tfc.cli.report import emit_json, table, time_text
 
@@ -29,13 +30,7 @@ _PERCENTILES = (50, 90, 99)
 
 @click.command("bench", epilog=INPUT_SYNTAX)
 @click.argument("model", type=MODEL)
-@click.option(
-    "--input",
-    "inputs",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="An input as for run; inputs that are not given are random.",
-)
+@some_inputs
 @click.option("--threads", "threads", metavar="N,...", help="Numbers of threads, such as 1,2.")
 @click.option("--seconds", default=2.0, show_default=True, help="How long to measure each.")
 @click.option(

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tfc.cli.measure import Profile, nodes_text, profiled
-from tfc.cli.options import INPUT_SYNTAX, MODEL, Settings, compile_options, output_options
+from tfc.cli.options import (
+    INPUT_SYNTAX,
+    MODEL,
+    Settings,
+    compile_options,
+    output_options,
+    some_inputs,
+)
 from tfc.cli.report import emit_json, size_text, table, time_text
 
 if TYPE_CHECKING:
@@ -19,13 +26,7 @@ _HEAD = ["kernel", "calls", "time", "should take", "of it", "limit", "GFLOP/s", 
 
 @click.command("explain", epilog=INPUT_SYNTAX)
 @click.argument("model", type=MODEL)
-@click.option(
-    "--input",
-    "inputs",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="An input as for run; inputs that are not given are random.",
-)
+@some_inputs
 @click.option("--threads", type=click.IntRange(1), help="How many threads to run on.")
 @click.option("--seconds", default=1.0, show_default=True, help="How long to measure.")
 @click.option("--top", type=click.IntRange(1), metavar="N", help="Show only the longest N kernels.")

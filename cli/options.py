@@ -103,6 +103,15 @@ _OUTPUT = [
 ]
 
 
+def some_inputs(command: Command) -> Command:
+    """Add --input (as `inputs`), for commands that make up those which are not given."""
+    option = click.option(
+        "--input", "inputs", multiple=True, metavar="NAME=VALUE",
+        help="An input as for run; inputs that are not given are random.",
+    )  # fmt: skip
+    return option(command)
+
+
 def output_options(command: Command) -> Command:
     """Add --json (as `as_json`) and --debug."""
     for option in reversed(_OUTPUT):

@@ -15,6 +15,7 @@ from tfc.cli.options import (
     open_model,
     options_for,
     output_options,
+    some_inputs,
 )
 from tfc.cli.report import emit_json, table
 
@@ -24,13 +25,7 @@ if TYPE_CHECKING:
 
 @click.command("verify", epilog=INPUT_SYNTAX)
 @click.argument("model", type=MODEL)
-@click.option(
-    "--input",
-    "inputs",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="An input as for run; inputs that are not given are random.",
-)
+@some_inputs
 @click.option("--ops", is_flag=True, help="Compare the result of every op, not the outputs alone.")
 @click.option(
     "--rtol",

@@ -311,6 +311,20 @@ def packed_size(c: Contraction) -> DimLike:
     return product(it.extent for it in (*c.batch, c.n, *c.reduced))
 
 
+def constant_view(address: DimLike, iters: Sequence[Iter], flat: Array) -> Array:
+    """Return a read-only view of elements `flat`, an axis for each of `iters`, all static.
+
+    address: where an element is, affine in the iterators.
+    """
+    base = evaluate(substitute(address, {it.name: 0 for it in iters}), {})
+    return np.lib.stride_tricks.as_strided(
+        flat[base:],
+        [evaluate(it.extent, {}) for it in iters],
+        [evaluate(stride_of(address, it), {}) * flat.itemsize for it in iters],
+        writeable=False,
+    )
+
+
 def pack_constant(c: Contraction, block: int, flat: Array) -> Array:
     """Return the packed right side of a constant whose elements are `flat`.
 
@@ -318,15 +332,12 @@ def pack_constant(c: Contraction, block: int, flat: Array) -> Array:
     """
     panels = panel_of(c.n, block).extent
     iters = (*c.batch, c.n, *c.reduced)
-    shape = [evaluate(it.extent, {}) for it in iters]
-    item = flat.itemsize
-    steps = [evaluate(stride_of(c.right.address, it), {}) * item for it in iters]
-    base = evaluate(substitute(c.right.address, {it.name: 0 for it in iters}), {})
-    source = np.lib.stride_tricks.as_strided(flat[base:], shape, steps, writeable=False)
+    source = constant_view(c.right.address, iters, flat)
+    shape = source.shape
     batch = len(c.batch)
     columns = evaluate(panels, {}) * block
     if columns != shape[batch]:
-        pad = [(0, 0)] * len(shape)
+        pad = [(0, 0)] * source.ndim
         pad[batch] = (0, columns - shape[batch])
         source = np.pad(source, pad)
     split = [*shape[:batch], columns // block, block, *shape[batch + 1 :]]

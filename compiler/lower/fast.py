@@ -29,7 +29,7 @@ class Fast:
     contraction: Contraction
     plan: PlanePlan
     weights: Array
-    schedule: Callable[..., PlaneSchedule]
+    schedule: Callable[..., PlaneSchedule[Any]]
 
 
 def choose(

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from tfc.compiler.lower.contract_kernel import PREFETCH_STEPS, multiply_add
 from tfc.compiler.lower.emitter import Emitter
@@ -124,20 +125,23 @@ class Memory:
     scratch: Mapping[str, Value]
 
 
-class PlaneSchedule(ABC):
+P = TypeVar("P", bound=PlanePlan)
+
+
+class PlaneSchedule(ABC, Generic[P]):
     """Emits such a kernel. streamed: the weights come from beyond the second-level cache."""
 
     def __init__(
         self,
         emitter: Emitter,
-        plan: PlanePlan,
+        plan: P,
         memory: Memory,
         hints: Mapping[str, int],
         streamed: bool,
     ) -> None:
         self.e = emitter
         self.b = emitter.b
-        self._plan = plan
+        self.plan = plan
         self.hints = hints
         self.streamed = streamed
         self.weights = emitter.buffers[memory.weights]
@@ -167,7 +171,7 @@ class PlaneSchedule(ABC):
         """Cycles that `transform_products` takes for one tile."""
 
     def emit(self) -> None:
-        plan = self._plan
+        plan = self.plan
         transform, panel = self.left_cycles(), self._panel_cycles()
         if plan.shared:
             with self._tasks([self.block, self.tile], transform):
@@ -182,7 +186,7 @@ class PlaneSchedule(ABC):
                 self._panel()
 
     def _panel_cycles(self) -> float:
-        plan = self._plan
+        plan = self.plan
         sums = plan.planes * plan.block * plan.inputs * plan.vectors / 2
         return sums + plan.block * self.product_cycles()
 
@@ -205,17 +209,17 @@ class PlaneSchedule(ABC):
 
     @property
     def left_base(self) -> DimLike:
-        part = self.block.dim if self._plan.shared else self.worker
-        return part * self._plan.left_size
+        part = self.block.dim if self.plan.shared else self.worker
+        return part * self.plan.left_size
 
     @property
     def product_base(self) -> DimLike:
-        return self.worker * self._plan.product_size
+        return self.worker * self.plan.product_size
 
     @property
     def first_column(self) -> DimLike:
         """The output where the current panel begins."""
-        plan = self._plan
+        plan = self.plan
         column = self.panel.dim * plan.columns
         return (
             minimum(column, plan.outputs - plan.columns) if plan.outputs % plan.columns else column
@@ -223,7 +227,7 @@ class PlaneSchedule(ABC):
 
     def flat_tile(self) -> DimLike:
         """The current tile among all; past the end is the last one again."""
-        plan = self._plan
+        plan = self.plan
         start = self.block.dim * plan.block
         if not isinstance(plan.tiles, int) or plan.tiles < plan.block:
             return minimum(start + self.tile.dim, plan.tiles - 1)
@@ -245,7 +249,7 @@ class PlaneSchedule(ABC):
 
     def _by_chunks(self) -> None:
         """One register tile of a plane: sums of chunks in registers, and their sum in memory."""
-        plan = self._plan
+        plan = self.plan
         count = -(-plan.inputs // plan.chunk)
         if count == 1:
             self.store(self._sum(0, plan.inputs))
@@ -257,7 +261,7 @@ class PlaneSchedule(ABC):
 
     def _sum(self, lo: DimLike, hi: DimLike) -> list[Value]:
         """The sums over inputs lo to hi, whose weights may come from memory."""
-        plan = self._plan
+        plan = self.plan
         panel = (self.panel.dim * plan.planes + self.plane.dim) * plan.inputs * plan.columns
 
         def right(step: DimLike) -> list[Value]:
@@ -274,19 +278,19 @@ class PlaneSchedule(ABC):
 
     @property
     def zeros(self) -> list[Value]:
-        zero = self.b.const(0, VectorType(F32, self._plan.lanes))
-        return [zero] * (self._plan.rows * self._plan.vectors)
+        zero = self.b.const(0, VectorType(F32, self.plan.lanes))
+        return [zero] * (self.plan.rows * self.plan.vectors)
 
     @property
     def _first_row(self) -> DimLike:
         """The first tile of the block in the current turn."""
-        plan = self._plan
+        plan = self.plan
         start = self.turn.dim * plan.rows
         return minimum(start, plan.block - plan.rows) if plan.block % plan.rows else start
 
     def _product_places(self) -> list[DimLike]:
         """Where the products of the current turn's register tile are."""
-        plan = self._plan
+        plan = self.plan
         base = self.product_base + self.plane.dim * plan.product_plane
         return [
             base + (self._first_row + row) * plan.columns + vector * plan.lanes
@@ -301,7 +305,7 @@ class PlaneSchedule(ABC):
 
     def accumulate(self, values: Sequence[Value]) -> None:
         """Add the register tile to the products."""
-        lanes = self._plan.lanes
+        lanes = self.plan.lanes
         before = [
             self.b.vload(self.products, [self.e.index(at)], lanes) for at in self._product_places()
         ]
@@ -309,7 +313,7 @@ class PlaneSchedule(ABC):
 
     def panel_of(self, buffer: Value, at: DimLike) -> list[Value]:
         """The vectors of a panel's columns at position `at`."""
-        plan = self._plan
+        plan = self.plan
         return [
             self.b.vload(buffer, [self.e.index(at + first)], plan.lanes)
             for first in range(0, plan.columns, plan.lanes)
@@ -319,7 +323,7 @@ class PlaneSchedule(ABC):
         self, lo: DimLike, hi: DimLike, right: Callable[[DimLike], list[Value]]
     ) -> list[Value]:
         """The sums over inputs lo to hi for a register tile; right: the weights at an input."""
-        plan = self._plan
+        plan = self.plan
         rows = [self._row(self._first_row + i) for i in range(plan.rows)]
         step = Iter("step.w", plan.inputs)
         with self.e.loop(step, lo, hi, carried=self.zeros) as (totals, following):
@@ -330,13 +334,13 @@ class PlaneSchedule(ABC):
 
     def _row(self, tile: DimLike) -> Value:
         """A view of the left side that starts with one tile's row in the current plane."""
-        plan = self._plan
+        plan = self.plan
         at = self.left_base + self.plane.dim * plan.left_plane + tile * plan.pitch
         return self.b.view(self.left, self.e.index(at), self.left.type)  # type: ignore[arg-type]
 
     def products_at(self) -> list[Value]:
         """The current tile's products, at the current vector of the panel."""
-        plan = self._plan
+        plan = self.plan
         row = self.product_base + self.tile.dim * plan.columns + self.vector.dim
         places = (row + i * plan.product_plane for i in range(plan.planes))
         return [self.b.vload(self.products, [self.e.index(at)], plan.lanes) for at in places]

@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tfc.compiler.lower.contract import Contraction, collapse_reduced, stride_of
+from tfc.compiler.lower.contract import Contraction, collapse_reduced, constant_view, stride_of
 from tfc.compiler.lower.planes import TASK_BLOCKS, TRIAL_LIMIT, PlanePlan
+from tfc.compiler.lower.trial import Arrays
 from tfc.compiler.target import Target
 from tfc.ir.body import Iter
-from tfc.ir.dims import DimLike, product, substitute, symbol
+from tfc.ir.dims import DimLike, product, symbol
 from tfc.ir.loop.scalar import ScalarBuilder
 from tfc.ir.loop.verify import THREADS
 from tfc.ir.types import F32
@@ -42,8 +43,8 @@ CHUNK = 128
 LEAST_POWER, MOST_POWER = -60, 60
 # Cycles of a vector of one tile: finding the largest number of two rows and transforming both, and
 # making four outputs of seven products.
-_LEFT_CYCLES = 12
-_OUTPUT_CYCLES = 20
+LEFT_CYCLES = 12
+OUTPUT_CYCLES = 20
 
 
 # -- transforms ---------------------------------------------------------------------------------
@@ -147,7 +148,7 @@ def make_plan(c: Contraction, target: Target) -> Plan | None:
         return None
     tiles = -(-height // 2)
     direct = height * inputs * outputs / (2 * lanes)
-    sums = tiles * (inputs * _LEFT_CYCLES + outputs * _OUTPUT_CYCLES) / (2 * lanes)
+    sums = tiles * (inputs * LEFT_CYCLES + outputs * OUTPUT_CYCLES) / (2 * lanes)
     if direct / 8 - sums < LEAST_GAIN * direct:
         return None
     shape = _register_tile(tiles, outputs // 2, lanes, target)
@@ -207,15 +208,8 @@ def _int(extent: object) -> int:
 
 def weights_of(plan: Plan, flat: Array) -> Array:
     """Return the constant right side as a view [input, output] of its elements `flat`."""
-    address, iters = plan.contraction.right.address, (plan.reduced, plan.contraction.n)
-    base = substitute(address, {it.name: 0 for it in iters})
-    steps = [stride_of(address, it) for it in iters]
-    return np.lib.stride_tricks.as_strided(
-        flat[_int(base) :],
-        [_int(it.extent) for it in iters],
-        [_int(step) * flat.itemsize for step in steps],
-        writeable=False,
-    )
+    iters = (plan.reduced, plan.contraction.n)
+    return constant_view(plan.contraction.right.address, iters, flat)
 
 
 def powers_of(weights: Array) -> Array:
@@ -265,19 +259,6 @@ _TRIAL_OUTPUTS = 16
 _TRIAL_TILES = 4
 
 
-class _Arrays(ScalarBuilder[Array]):
-    """Adds float32 arrays."""
-
-    def scalar(self, name: str, args: tuple[Array, ...], dtype: Any) -> Array:
-        return np.asarray(np.add(*args) if name == "add" else np.subtract(*args))
-
-    def dtype_of(self, value: Array) -> Any:
-        return F32
-
-    def const(self, value: float | complex, like: Any) -> Array:
-        return np.asarray(value, np.float32)
-
-
 def is_exact_enough(plan: Plan, weights: Array) -> bool:
     """Whether a trial of a few outputs has errors below the limit, each of its column's largest.
 
@@ -298,7 +279,7 @@ def is_exact_enough(plan: Plan, weights: Array) -> bool:
 
 def _computed(plan: Plan, left: Array, weights: Array) -> Array:
     """The product of a few rows and columns as the kernel adds it up, its rows unscaled."""
-    b = _Arrays()
+    b = Arrays()
     powers = powers_of(weights)
     count = weights.shape[1] // 2
     inputs, tiles = plan.inputs, _TRIAL_TILES

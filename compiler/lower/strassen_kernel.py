@@ -8,6 +8,8 @@ from tfc.compiler.lower.emitter import Emitter, Lane
 from tfc.compiler.lower.nest import decoded
 from tfc.compiler.lower.planes import Memory, PlaneSchedule
 from tfc.compiler.lower.strassen import (
+    LEFT_CYCLES,
+    OUTPUT_CYCLES,
     PAIRS,
     SINGLES,
     Plan,
@@ -25,7 +27,7 @@ _LEAST, _MOST = 1 << 23, 253 << 23
 _SIGN = -(1 << 31)
 
 
-class StrassenSchedule(PlaneSchedule):
+class StrassenSchedule(PlaneSchedule[Plan]):
     """Emits the kernel of a plan."""
 
     def __init__(
@@ -37,17 +39,16 @@ class StrassenSchedule(PlaneSchedule):
         streamed: bool,
     ) -> None:
         super().__init__(emitter, plan, memory, hints, streamed)
-        self.plan = plan
         self.right = emitter.buffers[memory.scratch["right"]]
         self.input = Iter("input.w", plan.inputs)
         self.part = Iter("part.w", plan.parts)
         self.wide = VectorType(F32, plan.lanes)
 
     def left_cycles(self) -> float:
-        return 12.0 * self.plan.inputs / self.plan.lanes
+        return LEFT_CYCLES * self.plan.inputs / self.plan.lanes
 
     def product_cycles(self) -> float:
-        return 20.0 * self.plan.vectors
+        return float(OUTPUT_CYCLES * self.plan.vectors)
 
     def _rows(self) -> list[dict[str, Value]]:
         """The row iterators at both rows of the current tile."""

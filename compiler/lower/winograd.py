@@ -14,15 +14,15 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tfc.compiler.lower.contract import Contraction, stride_of
+from tfc.compiler.lower.contract import Contraction, constant_view, stride_of
 from tfc.compiler.lower.cost import estimate
 from tfc.compiler.lower.planes import TASK_BLOCKS, TRIAL_LIMIT, PlanePlan, equal_blocks
+from tfc.compiler.lower.trial import Arrays
 from tfc.compiler.target import Target
 from tfc.ir.body import Iter, Load
 from tfc.ir.dims import DimLike, ceildiv, product, substitute
-from tfc.ir.loop.numeric import compute
 from tfc.ir.loop.scalar import ScalarBuilder
-from tfc.ir.types import BF16, F32, DType
+from tfc.ir.types import BF16, F32
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
@@ -264,17 +264,8 @@ def _plan(conv: Convolution, form: Form, tiles: DimLike, count: int, target: Tar
 
 def weights_of(conv: Convolution, flat: Array) -> Array:
     """Return the constant right side as a view [output, input, ky, kx] of its elements `flat`."""
-    address = conv.contraction.right.address
     iters = (conv.contraction.n, conv.channels, conv.ky, conv.kx)
-    base = substitute(address, {it.name: 0 for it in iters})
-    steps = [stride_of(address, it) for it in iters]
-    assert isinstance(base, int)
-    return np.lib.stride_tricks.as_strided(
-        flat[base:],
-        [_extent(it) for it in iters],
-        [step * flat.itemsize for step in steps if isinstance(step, int)],
-        writeable=False,
-    )
+    return constant_view(conv.contraction.right.address, iters, flat)
 
 
 def pack_weights(plan: Plan, weights: Array) -> Array:
@@ -302,19 +293,6 @@ def chunks_of(channels: int) -> tuple[int, int]:
 
 _TRIAL_OUTPUTS = 8
 _TRIAL_TILES = 4
-
-
-class _Arrays(ScalarBuilder[Array]):
-    """Computes the transforms on float32 arrays."""
-
-    def scalar(self, name: str, args: tuple[Array, ...], dtype: DType) -> Array:
-        return compute(name, args, dtype)
-
-    def dtype_of(self, value: Array) -> DType:
-        return F32
-
-    def const(self, value: float | complex, like: Array | DType) -> Array:
-        return np.asarray(value, np.float32)
 
 
 def error_of(form: Form, weights: Array) -> float:
@@ -346,7 +324,7 @@ def _direct(form: Form, pixels: Array, kernels: Array) -> Array:
 
 def _filtered(form: Form, pixels: Array, kernels: Array) -> Array:
     """Return the same by the transforms, in float32."""
-    b = _Arrays()
+    b = Arrays()
     matrix = np.kron(form.weights, form.weights)
     transformed = (kernels.reshape(*kernels.shape[:2], -1) @ matrix.T).astype(np.float32)
     tile = list(pixels.transpose(2, 3, 1, 0).reshape(form.products, *pixels.shape[1::-1]))

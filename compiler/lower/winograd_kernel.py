@@ -20,7 +20,7 @@ from tfc.ir.dims import DimLike, ceildiv, minimum, substitute
 from tfc.ir.types import F32
 
 
-class WinogradSchedule(PlaneSchedule):
+class WinogradSchedule(PlaneSchedule[Plan]):
     """Emits the kernel of a plan."""
 
     def __init__(
@@ -32,7 +32,6 @@ class WinogradSchedule(PlaneSchedule):
         streamed: bool,
     ) -> None:
         super().__init__(emitter, plan, memory, hints, streamed)
-        self.plan = plan
         conv, m = plan.conv, plan.form.m
         self.down = Iter("down.w", ceildiv(conv.y.extent, m))
         self.across = Iter("across.w", ceildiv(conv.x.extent, m))
