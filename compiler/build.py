@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from tfc.cachedir import default_directory
 from tfc.compiler.cache import Cache
 from tfc.compiler.codegen.abi import MESSAGES, Signature, abi_text
+from tfc.compiler.codegen.amx import has_tiles
 from tfc.compiler.codegen.emit import text_key
 from tfc.compiler.codegen.header import header_text
 from tfc.compiler.codegen.main import main_text
@@ -237,7 +238,12 @@ def finish(program: Module, options: Options, emission: Emission) -> Build:
         ]
     manifest["memory"] = {"constants": table.size, "code": sum(map(_code_bytes, objects))}
     texts["abi"] = abi_text(
-        program.main, target, prefix, _encoded(manifest), has_constants=bool(program.data)
+        program.main,
+        target,
+        prefix,
+        _encoded(manifest),
+        has_constants=bool(program.data),
+        has_tiles=any(map(has_tiles, texts.values())),
     )
     objects += emission.objects([texts["abi"]], progress)
     (python_object,) = emission.objects([_python_text(options)], progress)

@@ -18,6 +18,11 @@ _V1 = ("sse", "sse2")
 _V2 = (*_V1, "sse3", "ssse3", "sse4.1", "sse4.2", "popcnt")
 _V3 = (*_V2, "avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe")
 _V4 = (*_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
+_AMX = ("amx-tile", "amx-bf16", "amx-int8")
+_SAPPHIRE_RAPIDS = (
+    *_V4, "avx512vbmi", "avx512vbmi2", "gfni", "avx512vnni", "avx512bf16", "avx512fp16",
+    "avxvnni", *_AMX,
+)  # fmt: skip
 _NEON = ("fp-armv8", "neon")
 
 LEVELS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -25,6 +30,7 @@ LEVELS: dict[str, tuple[str, tuple[str, ...]]] = {
     "x86-64-v2": ("x86_64", _V2),
     "x86-64-v3": ("x86_64", _V3),
     "x86-64-v4": ("x86_64", _V4),
+    "sapphirerapids": ("x86_64", _SAPPHIRE_RAPIDS),
     "aarch64": ("aarch64", _NEON),
 }
 ALIASES = {"generic": "x86-64-v2", "avx2": "x86-64-v3", "avx512": "x86-64-v4", "arm64": "aarch64"}
@@ -90,6 +96,8 @@ class Target:
     cpu names a scheduling model and brings no features; empty is the best one measured ("x86-64"
     spills in a loop that needs all 16 registers: 68 instead of 139 GFLOP/s). has_fma: fused
     multiply-add is an instruction. has_masks: masked access of every element size is one.
+    emulates_tiles: ops of tiles become loops over vectors, so that what is made for tiles can run
+    on a machine without; slow.
     """
 
     triple: str
@@ -104,6 +112,7 @@ class Target:
     l2: int = 1 << 20
     l3: int = 16 << 20
     cores: int | None = None
+    emulates_tiles: bool = False
 
     def lanes(self, dtype: DType) -> int:
         """Return how many elements of `dtype` one vector register holds."""
@@ -120,6 +129,18 @@ class Target:
         if dtype.name == "bf16":
             return self._wide_with("avx512bf16") and lanes == 16
         return dtype.name == "u8" and 128 <= 32 * lanes <= self.vector_bits
+
+    def has_tiles(self, dtype: DType) -> bool:
+        """Whether there is a `tile_dot` of factors of `dtype`, bf16 or bytes."""
+        if self.emulates_tiles:
+            return True
+        unit = "amx-bf16" if dtype.name == "bf16" else "amx-int8"
+        return self.uses_amx and self._wide_with(unit)
+
+    @property
+    def uses_amx(self) -> bool:
+        """Whether ops of tiles are instructions; a process asks the system for their registers."""
+        return self._wide_with("amx-tile") and not self.emulates_tiles
 
     @property
     def multiplies_bytes(self) -> bool:

@@ -141,8 +141,29 @@ class _Counter:
                 known[op.result] = _number(op.attrs.expr, self.symbols)
             case "load" | "vload" | "gather" | "store" | "vstore" | "scatter":
                 return self._access(op)
+            case "tiles":
+                return self.block(op.regions[0], known)
+            case "tile_dot" | "tile_load" | "tile_store" | "tile_zero":
+                return self._tile(op)
             case _:
                 return self._scalar(op, known)
+        return Work()
+
+    def _tile(self, op: Op) -> Work:
+        """An op of whole tiles; a product occupies its unit for as many cycles as it has rows."""
+        tile = op.operands[0].type
+        assert isinstance(tile, BufferType)
+        rows, columns = (_number(dim, self.symbols) for dim in tile.shape)
+        match op.name:
+            case "tile_dot":
+                total = op.operands[2].type
+                assert isinstance(total, BufferType)
+                flops = 2.0 * rows * columns * _number(total.shape[1], self.symbols)
+                return Work(flops=flops, units=rows, all=rows)
+            case "tile_load":
+                return Work(loads=rows, all=rows)
+            case "tile_store":
+                return Work(stores=rows, all=rows)
         return Work()
 
     def _for(self, op: Op, known: Known) -> Work:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from tfc.compiler.codegen import amx
 from tfc.compiler.codegen.builder import THREADS, Builder
 from tfc.compiler.codegen.main import main_signature, told_symbols
 from tfc.compiler.codegen.values import (
@@ -27,6 +28,7 @@ from tfc.ir.symbols import start_symbols
 from tfc.ir.types import TensorType
 
 BAD_SHAPE, SMALL_OUTPUT, SMALL_WORKSPACE, NO_FEATURE, FAILED_CHECK, OUT_OF_BOUNDS = range(1, 7)
+NO_TILES = 7
 MESSAGES = {
     BAD_SHAPE: "the dims of an input do not fit the model",
     SMALL_OUTPUT: "the capacity of an output is too small",
@@ -34,6 +36,7 @@ MESSAGES = {
     NO_FEATURE: "this CPU lacks an instruction set that the model was compiled for",
     FAILED_CHECK: "a check of the model failed",
     OUT_OF_BOUNDS: "a symbolic dim is outside of its bounds",
+    NO_TILES: "the operating system does not let this process use the tile registers of AMX",
 }
 CODE_NAMES = {
     BAD_SHAPE: "BAD_SHAPE",
@@ -42,6 +45,7 @@ CODE_NAMES = {
     NO_FEATURE: "NO_FEATURE",
     FAILED_CHECK: "FAILED_CHECK",
     OUT_OF_BOUNDS: "OUT_OF_BOUNDS",
+    NO_TILES: "NO_TILES",
 }
 
 MAX_RANK = 8
@@ -80,10 +84,19 @@ class Signature:
 
 
 def abi_text(
-    main: Function, target: Target, prefix: str, manifest: bytes, *, has_constants: bool
+    main: Function,
+    target: Target,
+    prefix: str,
+    manifest: bytes,
+    *,
+    has_constants: bool,
+    has_tiles: bool = False,
 ) -> str:
-    """Return the module of entry points. manifest: the JSON that `PREFIX_info` returns."""
-    return _Abi(main, target, prefix).text(manifest, has_constants)
+    """Return the module of entry points.
+
+    manifest: the JSON that `PREFIX_info` returns. has_tiles: kernels use tile registers.
+    """
+    return _Abi(main, target, prefix).text(manifest, has_constants, has_tiles)
 
 
 class _Abi:
@@ -99,7 +112,7 @@ class _Abi:
                     f"{name} has rank {type.rank}; the C interface carries up to {MAX_RANK} dims"
                 )
 
-    def text(self, manifest: bytes, has_constants: bool) -> str:
+    def text(self, manifest: bytes, has_constants: bool, has_tiles: bool) -> str:
         p = self.prefix
         b = self.b
         data = manifest + b"\0"
@@ -123,7 +136,7 @@ class _Abi:
         self._workspace_size()
         if self.target.arch == "x86_64":
             b.globals.append(f"@{p}_cpu_state = internal global i32 0, align 4")
-            b.functions.append(_cpu_check(p, self.target))
+            b.functions.append(_cpu_check(p, self.target, has_tiles))
         self._run(has_constants)
         b.functions.append(f"define ptr @{p}_info() #0 {{\n  ret ptr @{p}_manifest\n}}")
         return b.module()
@@ -392,8 +405,7 @@ class _Abi:
                 b.param(name, "ptr")
             local = self._numbers(len(self.signature.symbols), text.head)
             if self.target.arch == "x86_64":
-                ready = b.effect("i1", f"call i1 @{p}_cpu_ready()")
-                self._require(ready, NO_FEATURE)
+                self._go_on_after(b.effect("i32", f"call i32 @{p}_cpu_ready()"))
             absent = b.compare("icmp eq", "ptr", "%context", "null")
             ctx = b.select(absent, "ptr", f"@{p}_default_ctx", "%context")
             self._call_bind(local)
@@ -468,8 +480,11 @@ def _bare_symbol(dim: DimLike) -> str | None:
 _REGISTERS = '"={ax},={bx},={cx},={dx},{ax},{cx},~{dirflag},~{fpsr},~{flags}"'
 
 
-def _cpu_check(prefix: str, target: Target) -> str:
-    """Return `i1 cpu_ready()`: asks CPUID once and keeps the answer (1 good, 2 bad)."""
+def _cpu_check(prefix: str, target: Target, has_tiles: bool) -> str:
+    """Return `i32 cpu_ready()`: asks CPUID once, for tiles the system too, and keeps the answer.
+
+    It is the code that `run` returns, 0 for none, and is kept with 1 added.
+    """
     lines: list[str] = []
     needed = [X86_FEATURES[name] for name in target.feature_list]
     masks: dict[tuple[int, int], dict[int, int]] = {}
@@ -484,19 +499,19 @@ def _cpu_check(prefix: str, target: Target) -> str:
         registers = masks.setdefault((1, 0), {})
         registers[2] = registers.get(2, 0) | 1 << 27
     _leaf_tests(lines, masks)
-    state_test = ["  br label %good"]
+    state_test = ["  br label %ready"]
     if state:
         state_test = [
             '  %x = call { i32, i32 } asm sideeffect "xgetbv", "={ax},={dx},{cx}"(i32 0)',
             "  %xl = extractvalue { i32, i32 } %x, 0",
             f"  %xm = and i32 %xl, {state}",
             f"  %xok = icmp eq i32 %xm, {state}",
-            "  br i1 %xok, label %good, label %bad",
+            "  br i1 %xok, label %ready, label %bad",
         ]
     at = f"@{prefix}_cpu_state"
     return "\n".join(
         (
-            f"define internal i1 @{prefix}_cpu_ready() #0 {{",
+            f"define internal i32 @{prefix}_cpu_ready() #0 {{",
             "entry:",
             f"  %known = load atomic i32, ptr {at} monotonic, align 4",
             "  %is_known = icmp ne i32 %known, 0",
@@ -504,18 +519,35 @@ def _cpu_check(prefix: str, target: Target) -> str:
             *lines,
             "state:",
             *state_test,
-            "good:",
-            f"  store atomic i32 1, ptr {at} monotonic, align 4",
-            "  ret i1 true",
+            "ready:",
+            *(_request() if has_tiles else ["  br label %told"]),
             "bad:",
-            f"  store atomic i32 2, ptr {at} monotonic, align 4",
-            "  ret i1 false",
+            "  br label %told",
+            "told:",
+            f"  %code = phi i32 [ 0, %ready ], [ {NO_FEATURE}, %bad ]"
+            + (f", [ {NO_TILES}, %refused ]" if has_tiles else ""),
+            "  %kept = add i32 %code, 1",
+            f"  store atomic i32 %kept, ptr {at} monotonic, align 4",
+            "  ret i32 %code",
             "answer:",
-            "  %is_good = icmp eq i32 %known, 1",
-            "  ret i1 %is_good",
+            "  %before = sub i32 %known, 1",
+            "  ret i32 %before",
             "}",
         )
     )
+
+
+def _request() -> list[str]:
+    """Ask Linux once for the tile registers of this process and of all its threads."""
+    kinds = '"={ax},{ax},{di},{si},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}"'
+    numbers = f"(i64 {amx.ARCH_PRCTL}, i64 {amx.REQUEST}, i64 {amx.TILE_DATA})"
+    return [
+        f'  %status = call i64 asm sideeffect "syscall", {kinds}{numbers}',
+        "  %granted = icmp eq i64 %status, 0",
+        "  br i1 %granted, label %told, label %refused",
+        "refused:",
+        "  br label %told",
+    ]
 
 
 def _leaf_tests(lines: list[str], masks: dict[tuple[int, int], dict[int, int]]) -> None:

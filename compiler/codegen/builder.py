@@ -147,6 +147,13 @@ class Builder:
         found = dict.fromkeys(_NAME.findall(body))
         return [name for name in found if self.levels.get(name, depth) < depth]
 
+    def stack(self, type: str) -> str:
+        """Return memory of `type` that lives until the function returns."""
+        root = next(scope for scope in self.scopes if scope.function is self.scope.function)
+        name = self.name("ptr", root.depth)
+        root.function.head.append(f"  {name} = alloca {type}, align 64")
+        return name
+
     # -- values ---------------------------------------------------------------------------------
 
     def let(self, type: str, rhs: str, *operands: str) -> str:

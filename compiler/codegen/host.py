@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
+from functools import cache
 from pathlib import Path
 
 import llvmlite.binding as llvm
 
+from tfc.compiler.codegen import amx
 from tfc.compiler.codegen.emit import initialise
 from tfc.compiler.target import (
     X86_FEATURES,
@@ -66,7 +69,17 @@ def host_features() -> frozenset[str]:
     found = llvm.get_host_cpu_features()
     arch = _host_arch()
     known = X86_FEATURES if arch == "x86_64" else ("fp-armv8", "neon")
-    return frozenset(name for name in known if found.get(name, arch != "x86_64"))
+    features = frozenset(name for name in known if found.get(name, arch != "x86_64"))
+    if "amx-tile" in features and not _may_use_tiles():
+        features = frozenset(name for name in features if not name.startswith("amx-"))
+    return features
+
+
+@cache
+def _may_use_tiles() -> bool:
+    """Whether Linux lets this process use tile registers, which has to be asked for."""
+    libc = ctypes.CDLL(None)
+    return int(libc.syscall(amx.ARCH_PRCTL, amx.REQUEST, amx.TILE_DATA)) == 0
 
 
 def missing_features(target: Target) -> frozenset[str]:

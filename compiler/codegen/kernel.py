@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from tfc.compiler.codegen import amx, tile_loops
 from tfc.compiler.codegen.dots import dot
 from tfc.compiler.codegen.llvm_types import element, register, suffix, vector
+from tfc.compiler.codegen.loops import LoopEmitter, phi
 from tfc.compiler.codegen.memory import MEMORY
 from tfc.compiler.codegen.saturate import saturates, to_bytes
 from tfc.compiler.codegen.scalar_llvm import CORE_LLVM, Call, emit_scalar
-from tfc.compiler.codegen.values import CTX_PARALLEL_FOR, CTX_USER, Linear, ValueBuilder
+from tfc.compiler.codegen.values import CTX_PARALLEL_FOR, CTX_USER, Linear
 from tfc.compiler.target import Target
 from tfc.ir.core import Block, Function, Op, Value
 from tfc.ir.errors import CompileError
@@ -28,7 +30,7 @@ def kernel_text(function: Function, target: Target) -> str:
     return emitter.module()
 
 
-class Emitter(ValueBuilder):
+class Emitter(LoopEmitter):
     """Emits the ops of one function."""
 
     def __init__(self, target: Target, name: str) -> None:
@@ -72,7 +74,7 @@ class Emitter(ValueBuilder):
             arg for arg in function.args if isinstance(arg.type, BufferType)
         }
         for op in function.block.walk():
-            if op.name in ("store", "vstore", "scatter"):
+            if op.name in ("store", "vstore", "scatter", "tile_store"):
                 buf = op.operands[1]
                 while buf.op is not None and buf.op.name == "view":
                     buf = buf.op.operands[0]
@@ -94,62 +96,8 @@ class Emitter(ValueBuilder):
             rule(self, op)
         raise CompileError(f"a block of {self.function_name} has no terminator")
 
-    # -- loops ----------------------------------------------------------------------------------
-
-    def loop(
-        self,
-        lo: Linear,
-        hi: Linear,
-        step: int,
-        inits: Sequence[tuple[str, str]],
-        body: Callable[[Linear, list[str]], Sequence[str]],
-    ) -> list[str]:
-        """Emit a counted loop; body gets index and carried values and returns the next ones.
-
-        inits are (type, value). Returns the values that the last round, or nobody, left.
-        """
-        values = [value for _, value in inits]
-        trip = hi.plus(lo, -1)
-        static = trip.rest if not trip.terms and isinstance(trip.rest, int) else None
-        if static is not None and static <= 0:
-            return values
-        if static is not None and static <= step:
-            return list(body(lo, values))
-        first, last = self.sum(lo), self.sum(hi)
-        header, end = self.new_block("loop"), self.new_block("end")
-        before = self.scope.block.label
-        if static is None:
-            some = self.compare("icmp slt", "i64", first, last)
-            self.branch(some, header, end)
-        else:
-            self.jump(header)
-        with self.region(header) as scope:
-            index = self.name("i64", scope.depth)
-            carried = [self.name(type, scope.depth) for type, _ in inits]
-            nexts = list(body(Linear(((index, 1),)), carried))
-            following = self.effect("i64", f"add nsw i64 {index}, {step}")
-            more = self.effect("i1", f"icmp slt i64 {following}, {last}")
-            latch = self.scope.block.label
-            self.branch(more, header, end)
-        header.phis = [_phi(index, "i64", (first, before), (following, latch))] + [
-            _phi(name, type, (init, before), (after, latch))
-            for name, (type, init), after in zip(carried, inits, nexts, strict=True)
-        ]
-        self.enter(end)
-        results = []
-        for (type, init), after in zip(inits, nexts, strict=True):
-            name = self.name(type, self.scope.depth)
-            sources = [(after, latch)] if static is not None else [(init, before), (after, latch)]
-            end.phis.append(_phi(name, type, *sources))
-            results.append(name)
-        return results
-
     def bind_results(self, op: Op, values: Sequence[str]) -> None:
         self.values.update(zip(op.results, values, strict=True))
-
-
-def _phi(name: str, type: str, *sources: tuple[str, str]) -> str:
-    return f"  {name} = phi {type} " + ", ".join(f"[ {v}, %{label} ]" for v, label in sources)
 
 
 def _for(e: Emitter, op: Op) -> None:
@@ -182,9 +130,9 @@ def _while(e: Emitter, op: Op) -> None:
     e.enter(end)
     for value, name, init, after in zip(op.results, names, inits, nexts, strict=True):
         type = register(value.type)
-        header.phis.append(_phi(name, type, (init, before), (after, latch)))
+        header.phis.append(phi(name, type, (init, before), (after, latch)))
         result = e.name(type, e.scope.depth)
-        end.phis.append(_phi(result, type, (init, before), (after, latch)))
+        end.phis.append(phi(result, type, (init, before), (after, latch)))
         e.values[value] = result
 
 
@@ -203,7 +151,7 @@ def _if(e: Emitter, op: Op) -> None:
     for i, result in enumerate(op.results):
         type = register(result.type)
         name = e.name(type, e.scope.depth)
-        end.phis.append(_phi(name, type, *((values[i], label) for values, label in sources)))
+        end.phis.append(phi(name, type, *((values[i], label) for values, label in sources)))
         e.values[result] = name
 
 
@@ -223,9 +171,7 @@ def _parallel(e: Emitter, op: Op) -> None:
         return
     name, captured = _outline(e, block)
     layout = "{ " + ", ".join(e.types[value] for value in captured) + " }"
-    closure = e.name("ptr", 0)
-    root = next(scope for scope in e.scopes if scope.function is e.scope.function)
-    root.function.head.append(f"  {closure} = alloca {layout}, align 64")
+    closure = e.stack(layout)
     for i, value in enumerate(captured):
         slot = e.here("ptr", f"getelementptr {layout}, ptr {closure}, i32 0, i32 {i}")
         e.line(f"store {e.types[value]} {value}, ptr {slot}")
@@ -260,6 +206,23 @@ def _outline(e: Emitter, block: Block) -> tuple[str, list[str]]:
         f" #0 {{\n{text.body()}\n}}"
     )
     return name, captured
+
+
+def _tiles(e: Emitter, op: Op) -> None:
+    """Run the region on registers, configured before and given back behind it, or on memory."""
+    if e.target.uses_amx:
+        amx.configure(e, op)
+    elif e.target.emulates_tiles:
+        tile_loops.allocate(e, op)
+    else:
+        raise CompileError("the target has no tiles", where=str(op.loc) or None)
+    e.emit_block(op.regions[0])
+    if e.target.uses_amx:
+        amx.release(e)
+
+
+def _tile_op(e: Emitter, op: Op) -> None:
+    (amx.AMX if e.target.uses_amx else tile_loops.TILE_LOOPS)[op.name](e, op)
 
 
 def _call_parallel(e: Emitter, name: str, closure: str, count: Linear, when: str) -> None:
@@ -442,4 +405,6 @@ RULES: Mapping[str, Callable[[Emitter, Op], None]] = {
     "while": _while,
     "if": _if,
     "parallel": _parallel,
+    "tiles": _tiles,
+    **dict.fromkeys(amx.AMX, _tile_op),
 }

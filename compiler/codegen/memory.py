@@ -246,12 +246,7 @@ def _alloca(e: ValueBuilder, op: Op) -> None:
         if not isinstance(extent, int) or not isinstance(stride, int):
             raise CompileError(f"a stack buffer of symbolic shape: {type}", where=str(op.loc))
         size += (extent - 1) * stride if extent else 0
-    root = next(scope for scope in e.scopes if scope.function is e.scope.function)
-    name = e.name("ptr", root.depth)
-    root.function.head.append(
-        f"  {name} = alloca [{size} x {memory_element(type.dtype)}], align 64"
-    )
-    e.values[op.result] = name
+    e.values[op.result] = e.stack(f"[{size} x {memory_element(type.dtype)}]")
 
 
 def _view(e: ValueBuilder, op: Op) -> None:

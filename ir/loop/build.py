@@ -290,6 +290,32 @@ class LoopBuilder(ScalarBuilder[Value]):
         self.emit("parallel", operands, None, (body,))
 
     @contextmanager
+    def tiles(
+        self, types: Sequence[BufferType], rows: Sequence[IndexLike]
+    ) -> Iterator[tuple[Value, ...]]:
+        """Open a region that has tile registers of these types, each with so many rows."""
+        body = Block(types, [f"t{i}" for i in range(len(types))])
+        with self.at(body):
+            yield tuple(body.args)
+            self.emit("yield")
+        self.emit("tiles", tuple(map(self.index, rows)), None, (body,))
+
+    def tile_zero(self, tile: Value) -> None:
+        self.emit("tile_zero", (tile,))
+
+    def tile_load(self, tile: Value, buf: Value, offset: IndexLike, step: IndexLike) -> None:
+        """Read the rows of a tile from `offset` on, `step` elements apart."""
+        self.emit("tile_load", (tile, buf, self.index(offset), self.index(step)))
+
+    def tile_store(self, tile: Value, buf: Value, offset: IndexLike, step: IndexLike) -> None:
+        """Write the rows of a tile from `offset` on, `step` elements apart."""
+        self.emit("tile_store", (tile, buf, self.index(offset), self.index(step)))
+
+    def tile_dot(self, x: Value, y: Value, total: Value) -> None:
+        """Add a product of tiles to the tile `total`; see `nodes.TILE_DOTS`."""
+        self.emit("tile_dot", (x, y, total))
+
+    @contextmanager
     def if_(self, condition: Value) -> Iterator[None]:
         """Open an `if` without else and without results."""
         then, otherwise = Block(), Block()

@@ -16,7 +16,7 @@ from tfc.ir.core import Block, Function, Module, Op, Value
 from tfc.ir.dims import evaluate
 from tfc.ir.errors import UsageError, VerifyError
 from tfc.ir.extent import highest, room
-from tfc.ir.loop import numeric
+from tfc.ir.loop import numeric, tiles
 from tfc.ir.loop.memory import AccessError, Array, Buffer, flat, fresh, make_buffer
 from tfc.ir.symbols import bind_elements, bind_shapes, check_bounds, define, run_time_symbols
 from tfc.ir.types import BF16, U8, BufferType, DType, ScalarType, TensorType, Type, VectorType
@@ -319,6 +319,64 @@ def _if(machine: Machine, op: Op, args: list[Any], values: Values) -> Sequence[A
     return machine.region(op.regions[0 if args[0] else 1], (), values)
 
 
+# -- tiles --------------------------------------------------------------------------------------
+
+
+def _tiles(machine: Machine, op: Op, args: list[Any], values: Values) -> Sequence[Any]:
+    registers = []
+    for arg, rows in zip(op.regions[0].args, args, strict=True):
+        assert isinstance(arg.type, BufferType)
+        most, columns = arg.type.shape
+        if not 1 <= rows <= machine.evaluate(most):
+            raise AccessError(f"a tile of {rows} rows, not of 1 to {most}")
+        shape = int(rows), int(machine.evaluate(columns))
+        data = fresh(shape[0] * shape[1], arg.type.dtype)
+        registers.append(Buffer(data, 0, shape, (shape[1], 1), arg.type.dtype))
+    machine.region(op.regions[0], registers, values)
+    return ()
+
+
+def _whole(tile: Buffer) -> list[Array]:
+    """The index of all elements of a tile."""
+    return list(np.indices(tile.shape))
+
+
+def _elements(tile: Buffer) -> Array:
+    return tile.read(_whole(tile))
+
+
+def _tile_zero(machine: Machine, op: Op, args: list[Any], values: Values) -> Sequence[Any]:
+    args[0].data[:] = 0
+    return ()
+
+
+def _tile_rows(tile: Buffer, offset: Any, step: Any) -> Array:
+    row, column = np.indices(tile.shape)
+    return np.asarray(offset + row * step + column)
+
+
+def _tile_load(machine: Machine, op: Op, args: list[Any], values: Values) -> Sequence[Any]:
+    tile, buf, offset, step = args
+    tile.write(buf.read([_tile_rows(tile, offset, step)]), _whole(tile))
+    return ()
+
+
+def _tile_store(machine: Machine, op: Op, args: list[Any], values: Values) -> Sequence[Any]:
+    tile, buf, offset, step = args
+    buf.write(_elements(tile), [_tile_rows(tile, offset, step)])
+    return ()
+
+
+def _tile_dot(machine: Machine, op: Op, args: list[Any], values: Values) -> Sequence[Any]:
+    x, y, total = args
+    group = y.shape[1] // total.shape[1]
+    if x.shape != (total.shape[0], y.shape[0] * group):
+        raise AccessError(f"tiles of {x.shape} by {y.shape} to {total.shape}")
+    found = tiles.dot(_elements(x), _elements(y), _elements(total))
+    total.write(found, _whole(total))
+    return ()
+
+
 # -- programs -----------------------------------------------------------------------------------
 
 
@@ -388,6 +446,11 @@ RULES: dict[str, Rule] = {
     "while": _while,
     "parallel": _parallel,
     "if": _if,
+    "tiles": _tiles,
+    "tile_zero": _tile_zero,
+    "tile_load": _tile_load,
+    "tile_store": _tile_store,
+    "tile_dot": _tile_dot,
     "call": _call,
     "bind": _bind,
     "check": _check,

@@ -237,6 +237,7 @@ for _op in SCALARS.values():
 def _as_buffer(type: Type) -> BufferType:
     if not isinstance(type, BufferType):
         raise LoopTypeError(f"{type} is not a buffer")
+    _need(type.space != TILE, f"{type} is reached by tile ops only")
     return type
 
 
@@ -293,6 +294,49 @@ def _dot(types: tuple[Type, ...], attrs: Any) -> tuple[Type, ...]:
     sums = VectorType(found, x.lanes * x.dtype.bits // found.bits)
     _need(total == sums, f"adds products of {x} to {total}, not to {sums}")
     return (total,)
+
+
+# The memory space of tile registers, and what `tile_dot` multiplies and adds up.
+TILE = "tile"
+TILE_DOTS: dict[tuple[DType, DType], DType] = {
+    **DOTS,
+    (I8, I8): I32,
+    (I8, U8): I32,
+    (U8, U8): I32,
+}
+
+
+def _tile(type: Type) -> BufferType:
+    if not isinstance(type, BufferType) or type.space != TILE:
+        raise LoopTypeError(f"{type} is not a tile")
+    return type
+
+
+def _tile_zero(types: tuple[Type, ...], attrs: Any) -> tuple[Type, ...]:
+    (type,) = types
+    _tile(type)
+    return ()
+
+
+def _tile_access(types: tuple[Type, ...], attrs: Any) -> tuple[Type, ...]:
+    tile, buf = _tile(types[0]), _as_buffer(types[1])
+    _need(len(types) == 4, "takes a tile, a buffer, an offset and a distance of rows")
+    _all_index(types[2:])
+    _need(len(buf.shape) == 1 and buf.strides == (1,), f"{buf} is not flat")
+    _need(buf.dtype == tile.dtype, f"{tile} does not hold elements of {buf}")
+    return ()
+
+
+def _tile_dot(types: tuple[Type, ...], attrs: Any) -> tuple[Type, ...]:
+    x, y, total = (_tile(type) for type in types)
+    found = TILE_DOTS.get((x.dtype, y.dtype))
+    if found is None:
+        raise LoopTypeError(f"does not multiply {x.dtype} by {y.dtype}")
+    _need(total.dtype == found, f"adds products of {x.dtype} to {total.dtype}, not to {found}")
+    group = found.bits // x.dtype.bits
+    fits = x.shape[1] == y.shape[0] * group and y.shape[1] == total.shape[1] * group
+    _need(fits and x.shape[0] == total.shape[0], f"{x} by {y} is no {total}")
+    return ()
 
 
 def _load(types: tuple[Type, ...], attrs: Any) -> tuple[Type, ...]:
@@ -398,6 +442,11 @@ def _parallel(types: tuple[Type, ...], attrs: Any) -> tuple[Type, ...]:
     return ()
 
 
+def _tiles(types: tuple[Type, ...], attrs: Any) -> tuple[Type, ...]:
+    _all_index(types)
+    return ()
+
+
 def _bind(types: tuple[Type, ...], attrs: BindAttrs) -> tuple[Type, ...]:
     _need(types == (INDEX,), "the value is not an i64")
     return ()
@@ -444,6 +493,17 @@ _register(LoopOp("parallel", _parallel, regions=1, pure=False))
 _register(LoopOp("if", _if, regions=2, pure=False))
 _register(LoopOp("yield", _nothing, terminator=True, pure=False))
 _register(LoopOp("return", _nothing, terminator=True, pure=False))
+# Tiles: registers of up to 16 rows of up to 64 bytes, buffers in the space `tile`. `tiles` takes
+# how many rows each has, and runs its region on them; their contents are not defined at first.
+# `tile_load` and `tile_store` move all rows, of which neighbours lie a distance apart.
+# `tile_dot(x, y, total)` adds to every total[m, n] the products of x[m, g * k + i] and
+# y[k, g * n + i], g being 2 for bf16 and 4 for bytes: rows of y are groups of steps. Its rounding
+# is that of `ir.loop.tiles`.
+_register(LoopOp("tiles", _tiles, regions=1, pure=False))
+_register(LoopOp("tile_zero", _tile_zero, pure=False))
+_register(LoopOp("tile_load", _tile_access, pure=False))
+_register(LoopOp("tile_store", _tile_access, pure=False))
+_register(LoopOp("tile_dot", _tile_dot, pure=False))
 # Programs: `main` only
 _register(LoopOp("call", _nothing, CallAttrs, pure=False))
 _register(LoopOp("check", _check, CheckAttrs, pure=False))

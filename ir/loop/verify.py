@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from tfc.ir.attrs import attr_text
 from tfc.ir.core import Function, Module, Op
 from tfc.ir.dims import Dim, symbols_of
-from tfc.ir.loop.nodes import LOOP_OPS, LoopOp, LoopTypeError
+from tfc.ir.loop.nodes import LOOP_OPS, TILE, LoopOp, LoopTypeError
 from tfc.ir.structure import Checker
 from tfc.ir.symbols import bound_by, dims_in, run_time_symbols
 from tfc.ir.types import (
@@ -21,10 +21,13 @@ from tfc.ir.types import (
     TensorType,
     Type,
     VectorType,
+    row_major,
 )
 
 THREADS = "threads"
 PROGRAM_OPS = ("bind", "call", "check", "workspace", "constant")
+# What one machine has of tiles, and the size of each.
+MOST_TILES, TILE_ROWS, TILE_BYTES = 8, 16, 64
 REDUCTIONS = ("add", "mul", "min", "max", "and", "or")
 
 
@@ -188,6 +191,28 @@ def _if(checker: LoopChecker, op: Op) -> None:
         )
 
 
+def _tiles(checker: LoopChecker, op: Op) -> None:
+    """Tiles of one machine: their number, rows and bytes are limited, and no task shares them."""
+    (region,) = op.regions
+    checker.need(len(region.args) == len(op.operands), "a tile has no number of rows", op)
+    checker.need(len(region.args) <= MOST_TILES, f"there are only {MOST_TILES} tiles", op)
+    for arg in region.args:
+        type = arg.type
+        known = isinstance(type, BufferType) and type.space == TILE
+        checker.need(known, f"{type} is not a tile", op)
+        assert isinstance(type, BufferType)
+        fits = (
+            len(type.shape) == 2
+            and type.strides == row_major(type.shape)
+            and all(isinstance(dim, int) and dim > 0 for dim in type.shape)
+            and type.shape[0] <= TILE_ROWS
+            and type.shape[1] * type.dtype.bytes in range(4, TILE_BYTES + 1, 4)
+        )
+        checker.need(fits, f"{type} is no tile of up to {TILE_ROWS}x{TILE_BYTES} bytes", op)
+    inside = {inner.name for inner in region.walk()} & {"parallel", "tiles"}
+    checker.need(not inside, f"{', '.join(inside)} inside tiles", op)
+
+
 def _call(checker: LoopChecker, op: Op) -> None:
     module = checker.module
     callee = module.functions.get(op.attrs.callee)
@@ -218,6 +243,7 @@ def _alloca(checker: LoopChecker, op: Op) -> None:
     type = op.attrs.type
     fixed = all(isinstance(dim, int) and dim >= 0 for dim in (*type.shape, *type.strides))
     checker.need(fixed, f"{type} on the stack is not of fixed size", op)
+    checker.need(type.space != TILE, "tiles are made by the op of that name", op)
 
 
 def _access(checker: LoopChecker, op: Op) -> None:
@@ -256,6 +282,7 @@ _RULES: dict[str, Callable[[LoopChecker, Op], None]] = {
     "while": _while,
     "parallel": _parallel,
     "if": _if,
+    "tiles": _tiles,
     "call": _call,
     "constant": _constant,
     "alloca": _alloca,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import json
+import platform
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,6 +19,7 @@ from tfc.compiler.codegen.abi import (
     BAD_SHAPE,
     MESSAGES,
     NO_FEATURE,
+    NO_TILES,
     OUT_OF_BOUNDS,
     SMALL_OUTPUT,
     SMALL_WORKSPACE,
@@ -121,12 +123,21 @@ def program() -> Module:
 WEIGHTS = np.array([1, 2, 3, 4], np.float32)
 
 
-def build(path: Path, target: Target, *, checked: Target | None = None) -> Module:
-    """Link the program; the entry points check for the features of `checked`."""
+def build(
+    path: Path, target: Target, *, checked: Target | None = None, has_tiles: bool = False
+) -> Module:
+    """Link the program; the entry points check for the features of `checked`, and ask for tiles."""
     module = program()
     texts = [
         main_text(module, target, "m", {"w": 64}),
-        abi_text(module.main, checked or target, "m", MANIFEST, has_constants=True),
+        abi_text(
+            module.main,
+            checked or target,
+            "m",
+            MANIFEST,
+            has_constants=True,
+            has_tiles=has_tiles,
+        ),
         support_module(target.triple),
     ]
     objects = [compile_kernel(f, target) for f in module.functions.values() if f.kind == "kernel"]
@@ -290,6 +301,18 @@ def test_run_refuses_a_cpu_without_the_features(tmp_path: Path) -> None:
         case = Case()
         assert case.run(library) == NO_FEATURE
         assert case.count[0] == 0
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="only x86-64 has AMX")
+def test_run_asks_linux_for_tile_registers_and_says_when_it_refuses(tmp_path: Path) -> None:
+    path = tmp_path / "m.so"
+    build(path, host_target(), has_tiles=True)
+    library = load(path)
+    refused = ctypes.CDLL(None).syscall(158, 0x1023, 18) != 0
+    for _ in range(2):  # the second answer is the remembered one
+        case = Case()
+        assert case.run(library) == (NO_TILES if refused else 0)
+        assert (case.count[0] == 0) == refused
 
 
 def test_a_symbol_that_no_input_has_alone_is_an_error() -> None:
