@@ -8,6 +8,7 @@ from __future__ import annotations
 from tfc.compiler.passes.assume import assume
 from tfc.compiler.passes.attention import attention
 from tfc.compiler.passes.bound import bound
+from tfc.compiler.passes.byte_tables import byte_tables
 from tfc.compiler.passes.cse import cse
 from tfc.compiler.passes.dce import dce
 from tfc.compiler.passes.decompose import decompose
@@ -141,11 +142,20 @@ PASSES = make_table(
             },
         ),
         Pass(
+            "byte-tables",
+            byte_tables,
+            after={
+                "simplify-again": "what would not be computed anyway needs no table",
+                "narrow-products": "it looks for how i8 was made of u8",
+            },
+        ),
+        Pass(
             "read-narrow",
             read_narrow,
             after={
                 "cse-again": "it would undo it",
                 "narrow-products": "what products read as bytes needs no widening",
+                "byte-tables": "what a table says needs no widening",
             },
         ),
         Pass(

@@ -149,6 +149,11 @@ class Target:
             self.arch == "x86_64" and self.vector_bits == 256 and "avxvnni" in self.features
         )
 
+    @property
+    def permutes_bytes(self) -> bool:
+        """Whether one instruction takes any bytes of two registers."""
+        return self._wide_with("avx512vbmi")
+
     def _wide_with(self, feature: str) -> bool:
         return self.arch == "x86_64" and self.vector_bits == 512 and feature in self.features
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from tfc.ir.attrs import Dense
 from tfc.ir.core import Value
 from tfc.ir.dims import Dim, DimLike, Interval, substitute, symbol, symbols_of
 from tfc.ir.loop.scalar import ScalarBuilder
@@ -48,6 +49,15 @@ class Apply:
 
     name: str
     args: tuple[Expr, ...]
+    dtype: DType
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Lookup:
+    """The element of `values` that the byte `arg` counts to."""
+
+    values: Dense
+    arg: Expr
     dtype: DType
 
 
@@ -114,8 +124,8 @@ class Keep:
     dtype: DType
 
 
-Expr: TypeAlias = Load | Number | Position | Apply | Guard | Reduce | Keep
-Index: TypeAlias = int | Dim | Load | Number | Position | Apply | Guard | Reduce | Keep
+Expr: TypeAlias = Load | Number | Position | Apply | Lookup | Guard | Reduce | Keep
+Index: TypeAlias = int | Dim | Load | Number | Position | Apply | Lookup | Guard | Reduce | Keep
 IndexMap: TypeAlias = tuple[DimLike, ...]
 
 COMBINE = {
@@ -141,6 +151,9 @@ class ExprBuilder(ScalarBuilder[Expr]):
         """The element of `value` at `index`; an entry may be an i64 expression."""
         assert isinstance(value.type, TensorType)
         return Load(value, index, value.type.dtype)
+
+    def lookup(self, values: Dense, x: Expr, dtype: DType) -> Expr:
+        return Lookup(values, x, dtype)
 
     def position(self, dim: DimLike, dtype: DType) -> Expr:
         return Position(dim, dtype)
@@ -171,6 +184,8 @@ def children(expr: Expr) -> tuple[Expr, ...]:
             return tuple(i for i in expr.index if not isinstance(i, (int, Dim)))
         case Apply():
             return expr.args
+        case Lookup():
+            return (expr.arg,)
         case Guard():
             return (expr.inside, expr.outside)
         case Reduce():
@@ -248,6 +263,8 @@ def _with_children(node: Expr, new: list[Expr]) -> Expr:
             return Load(node.value, index, node.dtype)
         case Apply():
             return Apply(node.name, tuple(new), node.dtype)
+        case Lookup():
+            return Lookup(node.values, new[0], node.dtype)
         case Guard():
             return Guard(node.ranges, new[0], new[1], node.dtype)
         case Reduce():

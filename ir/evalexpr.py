@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfc.ir import dims
-from tfc.ir.body import Apply, Expr, Guard, Keep, Load, Number, Position, Range, Reduce
+from tfc.ir.body import Apply, Expr, Guard, Keep, Load, Lookup, Number, Position, Range, Reduce
 from tfc.ir.core import Value
 from tfc.ir.dims import Call, Dim, DimLike, Interval, Symbol
 from tfc.ir.loop import numeric
@@ -127,6 +127,8 @@ class _Evaluator:
             case Apply():
                 args = [self.value(arg, scope) for arg in expr.args]
                 return numeric.compute(expr.name, args, expr.dtype)
+            case Lookup():
+                return numeric.lookup(expr.values, expr.dtype, self.value(expr.arg, scope))
             case Guard():
                 return self.guard(expr, scope)
             case Reduce():

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from tfc.compiler.codegen import amx, tile_loops
 from tfc.compiler.codegen.dots import dot
 from tfc.compiler.codegen.llvm_types import element, register, suffix, vector
+from tfc.compiler.codegen.lookups import lookup
 from tfc.compiler.codegen.loops import LoopEmitter, phi
 from tfc.compiler.codegen.memory import MEMORY
 from tfc.compiler.codegen.saturate import saturates, to_bytes
@@ -400,6 +401,7 @@ RULES: Mapping[str, Callable[[Emitter, Op], None]] = {
     "insert": _insert,
     "shuffle": _shuffle,
     "dot": dot,
+    "lookup": lookup,
     "reduce": _reduce,
     "for": _for,
     "while": _while,

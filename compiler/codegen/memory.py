@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from tfc.compiler.codegen.casts import from_bool, to_bool
 from tfc.compiler.codegen.llvm_types import literal, memory_element, splat, suffix, vector
@@ -255,9 +256,13 @@ def _view(e: ValueBuilder, op: Op) -> None:
 
 
 def _table(e: ValueBuilder, op: Op) -> None:
-    dtype = op.attrs.dtype
+    e.values[op.result] = table_of(e, op.attrs.values.values, op.attrs.dtype)
+    e.constant_arguments.add(op.result)
+
+
+def table_of(e: ValueBuilder, values: Sequence[Any], dtype: DType) -> str:
+    """Return the name of a read-only table in the module."""
     of = memory_element(dtype)
-    values = op.attrs.values.values
     items = ", ".join(
         f"{of} {int(value) if dtype == BOOL else literal(value, dtype)}" for value in values
     )
@@ -266,8 +271,7 @@ def _table(e: ValueBuilder, op: Op) -> None:
     if name is None:
         name = e.tables[text] = f"@tfc_table{e.number()}"
         e.globals.append(f"{name} = {text}")
-    e.values[op.result] = name
-    e.constant_arguments.add(op.result)
+    return name
 
 
 MEMORY: Mapping[str, Callable[[ValueBuilder, Op], None]] = {

@@ -22,6 +22,7 @@ from tfc.ir.body import (
     Iter,
     Keep,
     Load,
+    Lookup,
     Number,
     Position,
     Range,
@@ -303,6 +304,8 @@ class Emitter:
                 return self._load(expr)
             case Apply():
                 return self._apply(expr)
+            case Lookup():
+                return self.b.lookup(expr.values, self.eval(expr.arg), expr.dtype)
             case Guard():
                 return self._guard(expr)
             case Reduce():

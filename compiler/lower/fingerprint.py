@@ -11,14 +11,14 @@ from collections.abc import Hashable, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from tfc.ir.body import Apply, Guard, Iter, Keep, Load, Number, Position, Reduce
+from tfc.ir.body import Apply, Guard, Iter, Keep, Load, Lookup, Number, Position, Reduce
 from tfc.ir.core import Block, Function, Value
 from tfc.ir.dims import Dim
 from tfc.ir.loop.nodes import ConstAttrs, TableAttrs
 from tfc.ir.types import DType
 
 _LEAVES = (int, str, Dim, DType, Iter, type(None))
-_NODES = (Load, Number, Position, Apply, Guard, Reduce, Keep)
+_NODES = (Load, Number, Position, Apply, Lookup, Guard, Reduce, Keep)
 
 
 def fingerprint(parts: object, buffers: Sequence[Value]) -> Hashable:

@@ -164,6 +164,10 @@ class LoopBuilder(ScalarBuilder[Value]):
         """total + the products of neighbouring lanes of x and y; see `nodes.DOTS`."""
         return self.emit("dot", (x, y, total)).result
 
+    def lookup(self, values: Dense, x: Value, dtype: DType) -> Value:
+        """The elements of `values`, 256 numbers of `dtype`, that bytes count to."""
+        return self.emit("lookup", (x,), nodes.TableAttrs(values, dtype)).result
+
     def tail_mask(self, start: Value, end: Value, lanes: int) -> Value:
         """The mask of lanes with start + lane < end."""
         left = self.splat(self.sub(end, start), lanes)

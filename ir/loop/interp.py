@@ -203,6 +203,10 @@ def _dot(machine: Machine, op: Op, args: list[Any], values: Values) -> Sequence[
     return (total + products.sum(axis=1, dtype=dtype),)
 
 
+def _lookup(machine: Machine, op: Op, args: list[Any], values: Values) -> Sequence[Any]:
+    return (numeric.lookup(op.attrs.values, op.attrs.dtype, args[0])[()],)
+
+
 def _reduce(machine: Machine, op: Op, args: list[Any], values: Values) -> Sequence[Any]:
     """Halves meet lane by lane; lanes left over by odd halves are joined last."""
     dtype = _element(op.result.type)
@@ -431,6 +435,7 @@ RULES: dict[str, Rule] = {
     "insert": _insert,
     "shuffle": _shuffle,
     "dot": _dot,
+    "lookup": _lookup,
     "reduce": _reduce,
     "load": _load,
     "store": _store,

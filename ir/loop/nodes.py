@@ -339,6 +339,15 @@ def _tile_dot(types: tuple[Type, ...], attrs: Any) -> tuple[Type, ...]:
     return ()
 
 
+def _lookup(types: tuple[Type, ...], attrs: TableAttrs) -> tuple[Type, ...]:
+    (x,) = types
+    if not isinstance(x, (ScalarType, VectorType)) or x.dtype != U8:
+        raise LoopTypeError(f"looks up u8, not {x}")
+    _need(len(attrs.values.values) == 1 << U8.bits, "the table has not one value for each byte")
+    _need(attrs.dtype.bits == U8.bits, f"the values are {attrs.dtype}, not bytes")
+    return (with_dtype(x, attrs.dtype),)
+
+
 def _load(types: tuple[Type, ...], attrs: Any) -> tuple[Type, ...]:
     buf = _indexed(types)
     _all_index(types[1:])
@@ -472,6 +481,7 @@ _register(
 # instruction for it. Sums of bf16 are rounded in the target's order, which may flush denormals;
 # those of integers wrap.
 _register(LoopOp("dot", _dot))
+_register(LoopOp("lookup", _lookup, TableAttrs))
 # Memory
 _register(LoopOp("load", _load, pure=False))
 _register(LoopOp("store", _store, pure=False))

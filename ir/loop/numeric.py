@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfc.ir import arrays
+from tfc.ir.attrs import Dense
 from tfc.ir.types import BF16, BOOL, F64, DType
 
 Array = npt.NDArray[Any]
@@ -194,6 +195,11 @@ def number(value: float | complex, dtype: DType) -> Array:
     if dtype == BF16:
         return convert(np.asarray(value, arrays.numpy_dtype(F64)), BF16)
     return np.asarray(value).astype(register_dtype(dtype))
+
+
+def lookup(values: Dense, dtype: DType, x: Array) -> Array:
+    """The elements of a table that bytes count to."""
+    return np.asarray(arrays.make(list(values.values), dtype)[x])
 
 
 def compute(name: str, args: Sequence[Array], dtype: DType) -> Array:
