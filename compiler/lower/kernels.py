@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tfc.compiler.lower import attention, contract, fast, narrow, staging, window
+from tfc.compiler.lower import attention, contract, fast, narrow, staging, tiles, window
 from tfc.compiler.lower.attention_kernel import AttentionSchedule
 from tfc.compiler.lower.attention_kernel import Memory as AttentionMemory
 from tfc.compiler.lower.compose import Access, Composer, Nest, Output
@@ -35,6 +35,7 @@ from tfc.compiler.lower.storage import (
     index_iters,
     shape_of,
 )
+from tfc.compiler.lower.tiles_kernel import TileSchedule
 from tfc.compiler.target import Target
 from tfc.ir.body import Expr, Load, Number, rewrite, walk
 from tfc.ir.core import Block, Function, Module, Op, Value
@@ -274,7 +275,7 @@ class KernelBuilder:
         right = c.right.load.value
         place = self.storage.place(right)
         if place.root.kind is RootKind.CONSTANT:
-            step = self._fast(name, c, place)
+            step = self._tiles(name, c, place) or self._fast(name, c, place)
             if step is not None:
                 return [step]
         tile = contract.choose_tile(c, self.target, self.hints)
@@ -309,6 +310,22 @@ class KernelBuilder:
         """Whether the right side needs no packing at run time."""
         place = self.storage.place(c.right.load.value)
         return place.root.kind is RootKind.CONSTANT or contract.is_contiguous(c)
+
+    def _tiles(self, name: str, c: contract.Contraction, place: Place) -> Step | None:
+        """The step that computes a contraction by constants on tile registers."""
+        plan = tiles.make_plan(c, self.target, self.hints)
+        if plan is None:
+            return None
+        flat = self.data.array_of(place.root)[_int(place.offset) :]
+        packed, packed_at = self._constant(plan.pack(c, flat), c.right.load.dtype)
+
+        def emit(e: Emitter) -> None:
+            TileSchedule(e, plan, packed, self.hints).emit()
+
+        reads = [*_reads(c.nest, skip=c.right.load.value), packed]
+        reads += [c.left.load.value] * (c.left.load.value not in reads)
+        written = [output.value for output in c.nest.outputs]
+        return self._function(name, reads, written, {packed: packed_at}, [emit], (plan, packed))
 
     def _fast(self, name: str, c: contract.Contraction, place: Place) -> Step | None:
         """The step that computes a contraction by constants in fewer multiplications."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from tfc.compiler.lower.compose import Nest
 from tfc.compiler.lower.cost import PARALLEL_WORK, TASK_WORK, estimate, work
@@ -324,11 +324,16 @@ class VectorReduction:
 
 @contextmanager
 def parallel_loops(
-    e: Emitter, rows: Sequence[Iter], row_work: float, hints: Mapping[str, int]
+    e: Emitter,
+    rows: Sequence[Iter],
+    row_work: float,
+    hints: Mapping[str, int],
+    around: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Iterator[None]:
     """Open the loops `rows`, the outer ones as tasks for several threads where work pays.
 
     The split into tasks depends on shapes alone, so results do not depend on the threads.
+    around: what stands once in each task, with the loops inside.
     """
     outer: list[Iter] = []
     rest = list(rows)
@@ -339,7 +344,7 @@ def parallel_loops(
     total = inner_work * max(estimate(count, hints), 1)
     static = isinstance(count, int)
     if not outer or (static and total < PARALLEL_WORK) or count == 1:
-        with _loops(e, [*outer, *rest]):
+        with around(), _loops(e, [*outer, *rest]):
             yield
         return
     grain = max(1, int(TASK_WORK / max(inner_work, 1.0)))
@@ -352,7 +357,7 @@ def parallel_loops(
         when = e.b.ge(e.index(count), e.index(least))
     with e.b.parallel(e.index(tasks), when, "task") as (task, worker):
         names = {"task": task, WORKER: worker}
-        with e.scope(names, conditional=not static):
+        with e.scope(names, conditional=not static), around():
             start = Iter("task", tasks).dim * grain
             flat = Iter("flat", count)
             stop = minimum(start + grain, count)

@@ -1,0 +1,243 @@
+"""Contractions of narrow elements by tile registers: whether it pays, the blocks, the weights.
+
+The kernel is in `tiles_kernel`, the reasons are in docs/decisions/0026-tiles.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tfc.compiler.lower.contract import (
+    Array,
+    Contraction,
+    collapse_reduced,
+    pack_constant,
+    panel_of,
+    stride_of,
+    widest_group,
+    with_packed_right,
+)
+from tfc.compiler.lower.cost import estimate
+from tfc.compiler.target import Target
+from tfc.ir.body import Iter
+from tfc.ir.core import Block, Value
+from tfc.ir.dims import DimLike, ceildiv, maximum, minimum, product, substitute
+from tfc.ir.loop.verify import TILE_BYTES, TILE_ROWS
+from tfc.ir.types import TensorType
+
+# Results of a tile along n: a row of 64 bytes, all sums being of four.
+LANES = 16
+# Tiles of sums along the rows and along n. With the tiles of both sides they are eight at most.
+_SHAPES = ((2, 2), (3, 1), (1, 3), (2, 1), (1, 2), (1, 1))
+# Cycles (Intel, Optimization Reference Manual, chapter 20): between two products of tiles, until
+# one has its result, of a load; and of a row of sums through memory.
+_DOT, _LATENCY, _LOAD, _LINE = 16, 52, 8, 2
+_BLOCK = 60
+# What other kernels do in a cycle: vectors of products by `dot`; multiply-adds that Winograd's
+# transforms or Strassen's save included.
+_VECTORS, _FAST = 2, 128
+# So many steps are summed up at once where further rows use the same weights: both sides of them
+# lie in the first-level cache. Up to LONG_SUM they are not split.
+SUM, LONG_SUM = 8, 12
+# Blocks of rows that share them, as many as there is memory for their sums.
+MOST_BLOCKS = 8
+# Tasks that a kernel has at least, before blocks share weights.
+FEW_TASKS = 16
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """How a contraction runs on tiles; c is packed and collapsed.
+
+    A block of results has `high` tiles of rows, `across` of them along iterator `other` and the
+    rest along `axis`, and `wide` tiles of columns. chunk: steps of one tile, of which `full` times
+    as many are read where they lie and `tail` more are copied. group: steps in an element of sums.
+    outer: iterators around a sum that is kept in memory meanwhile; the last one may be `cut`,
+    which counts parts of `part` chunks. shared: blocks that are summed up by turns. cycles: of one.
+    """
+
+    c: Contraction
+    axis: Iter
+    other: Iter
+    high: int
+    across: int
+    wide: int
+    chunk: int
+    full: int
+    tail: int
+    group: int
+    outer: tuple[Iter, ...] = ()
+    cut: Iter | None = None
+    part: int = 0
+    shared: int = 1
+    cycles: float = 0.0
+
+    @property
+    def height(self) -> DimLike:
+        """Rows of a tile; the last one of an axis overlaps its neighbour."""
+        extent = self.axis.extent
+        if isinstance(extent, int):
+            return -(-extent // -(-extent // TILE_ROWS)) if extent else 1
+        return maximum(1, minimum(extent, TILE_ROWS))
+
+    @property
+    def along(self) -> int:
+        """Tiles of rows along the axis."""
+        return self.high // self.across
+
+    @property
+    def step(self) -> DimLike:
+        """Rows between two tiles along the axis."""
+        return self.height if isinstance(self.axis.extent, int) else TILE_ROWS
+
+    @property
+    def axis_blocks(self) -> DimLike:
+        return ceildiv(self.axis.extent, self.step * self.along)
+
+    @property
+    def blocks(self) -> DimLike:
+        """Blocks of rows, those along `other` outside."""
+        return ceildiv(self.other.extent, self.across) * self.axis_blocks
+
+    @property
+    def block(self) -> int:
+        """Columns of a panel."""
+        return self.wide * LANES
+
+    @property
+    def chunks(self) -> int:
+        return self.full + (self.tail > 0)
+
+    @property
+    def inner(self) -> tuple[Iter, ...]:
+        """Iterators inside a sum, but for the innermost one."""
+        whole = self.c.reduced[:-1]
+        return () if self.cut is not None else whole[len(self.outer) :]
+
+    @property
+    def others(self) -> tuple[Iter, ...]:
+        """Iterators of rows that are not tiled."""
+        return tuple(it for it in self.c.rows if it not in (self.axis, self.other))
+
+    def weights_at(self, chunk: DimLike) -> DimLike:
+        """Where the first tile of weights of a chunk lies."""
+        at: DimLike = 0
+        for it in (*self.c.batch, panel_of(self.c.n, self.block), *self.c.reduced[:-1]):
+            at = at * it.extent + it.dim
+        return (at * self.chunks + chunk) * (self.chunk * self.block)
+
+    def left_at(self, chunk: DimLike) -> DimLike:
+        """Where a row's steps of a chunk begin, from the row's first step on."""
+        address, inner = self.c.left.address, self.c.reduced[-1]
+        origin = substitute(address, {it.name: 0 for it in self.c.reduced})
+        return substitute(address, {inner.name: chunk * self.chunk}) - origin
+
+    def pack(self, original: Contraction, flat: Array) -> Array:
+        """Return weights as [batch][panel][outer][chunk][wide][chunk / group][LANES][group]."""
+        packed = pack_constant(original, self.block, flat)
+        steps = self.full * self.chunk + self.tail
+        rows = packed.reshape(-1, steps, self.block)
+        padded = np.pad(rows, ((0, 0), (0, self.chunks * self.chunk - steps), (0, 0)))
+        split = padded.reshape(-1, self.chunk // self.group, self.group, self.wide, LANES)
+        return np.ascontiguousarray(split.transpose(0, 3, 1, 4, 2)).reshape(-1)
+
+
+def make_plan(c: Contraction, target: Target, hints: Mapping[str, int]) -> TilePlan | None:
+    """Return how tiles compute a contraction by constants; None where something else is faster."""
+    group = widest_group(c)
+    if not group or not c.rows or not target.has_tiles(c.left.load.dtype):
+        return None
+    value = Value(TensorType(c.right.load.dtype, (0,)), Block(), 0, "packed")
+    best: TilePlan | None = None
+    for high, wide in _SHAPES:
+        whole = collapse_reduced(with_packed_right(c, value, wide * LANES))
+        inner = whole.reduced[-1]
+        if not isinstance(inner.extent, int) or stride_of(whole.left.address, inner) != 1:
+            return None
+        for axis, other in _axes(whole):
+            for across in (n for n in range(1, high + 1) if high % n == 0):
+                plan = TilePlan(
+                    whole, axis, other, high, across, wide, *_chunks(c, inner.extent, group), group
+                )
+                plan = replace(plan, cycles=_cycles(plan, hints))
+                if best is None or _total(plan, hints) < _total(best, hints):
+                    best = plan
+    assert best is not None
+    return _cut(best, hints) if _total(best, hints) < _other_cycles(best, hints) else None
+
+
+def _axes(c: Contraction) -> Iterator[tuple[Iter, Iter]]:
+    """The iterator along which rows of a tile lie, and another one of which blocks have several."""
+    unit = Iter("unit", 1)
+    last = c.rows[-2:]
+    yield last[-1], last[0] if len(last) > 1 else unit
+    if len(last) > 1:
+        yield last[0], last[1]
+
+
+def _chunks(c: Contraction, steps: int, group: int) -> tuple[int, int, int]:
+    """Steps of a tile, how many tiles of as many steps there are, and how many steps are left.
+
+    Tiles are of equal size where that leaves nothing.
+    """
+    most = TILE_BYTES // c.left.load.dtype.bytes
+    count = -(-steps // most)
+    if steps % (count * group) == 0:
+        return steps // count, count, 0
+    chunk = min(most, -(-steps // group) * group)
+    return chunk, steps // chunk, steps % chunk
+
+
+def _cycles(plan: TilePlan, hints: Mapping[str, int]) -> float:
+    """Cycles of one block."""
+    sums = estimate(product(it.extent for it in plan.c.reduced[:-1]), hints)
+    lines = plan.high * estimate(plan.height, hints)
+    loads = _LOAD * (plan.high + plan.wide)
+    # A tile of fewer rows is no faster. A quarter of the loads is not hidden.
+    step = max(_DOT * plan.high * plan.wide, _LATENCY) + loads / 4
+    tail = 2 * lines if plan.tail else 0
+    return sums * (plan.chunks * step + tail) + _BLOCK + _LINE * lines * plan.wide
+
+
+def _total(plan: TilePlan, hints: Mapping[str, int]) -> float:
+    outer = (*plan.c.batch, panel_of(plan.c.n, plan.block), *plan.others)
+    return plan.cycles * estimate(product(it.extent for it in outer) * plan.blocks, hints)
+
+
+def _other_cycles(plan: TilePlan, hints: Mapping[str, int]) -> float:
+    """Cycles of the same contraction by `dot`, or by fewer products where that is less."""
+    c = plan.c
+    outer = product(it.extent for it in (*c.batch, *c.rows, *c.reduced))
+    steps = estimate(outer, hints)
+    columns = math.ceil(estimate(c.n.extent, hints) / LANES) * LANES
+    dots = steps * columns / (LANES * plan.group * _VECTORS)
+    return min(dots, steps * columns / _FAST)
+
+
+def _cut(plan: TilePlan, hints: Mapping[str, int]) -> TilePlan:
+    """Let several blocks of rows use a part of the weights before the next part, where that pays.
+
+    Both sides of a long sum do not stay in the first-level cache, and tiles are used up faster
+    than the second-level cache gives them.
+    """
+    blocks = estimate(plan.blocks, hints)
+    outer = list(plan.c.reduced[:-1])
+    counts = [plan.chunks]
+    for it in reversed(outer):
+        counts.append(counts[-1] * estimate(it.extent, hints))
+    if counts[-1] <= LONG_SUM or blocks < 2:
+        return plan
+    panels = estimate(product(it.extent for it in (*plan.c.batch, *plan.others)), hints)
+    panels *= estimate(panel_of(plan.c.n, plan.block).extent, hints)
+    shared = max(2, min(MOST_BLOCKS, blocks * panels // FEW_TASKS, blocks))
+    if plan.chunks > LONG_SUM:
+        parts = -(-plan.chunks // SUM)
+        part = -(-plan.chunks // parts)
+        cut = Iter("part", -(-plan.chunks // part))
+        return replace(plan, outer=tuple(outer), cut=cut, part=part, shared=shared)
+    inside = sum(count <= LONG_SUM for count in counts) - 1
+    return replace(plan, outer=tuple(outer[: len(outer) - inside]), shared=shared)

@@ -1,0 +1,269 @@
+"""The kernel of a contraction on tile registers: its blocks of tiles, and the loops around them.
+
+What is computed, the blocks and the layout of the weights are those of `tiles`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from tfc.compiler.lower.contract import panel_of, stride_of
+from tfc.compiler.lower.emitter import Emitter, Lane
+from tfc.compiler.lower.nest import parallel_loops
+from tfc.compiler.lower.tiles import LANES, TilePlan
+from tfc.ir.body import Iter
+from tfc.ir.core import Value
+from tfc.ir.dims import DimLike, ceildiv, floordiv, maximum, minimum, mod, substitute
+from tfc.ir.loop.nodes import TILE
+from tfc.ir.loop.verify import TILE_BYTES, TILE_ROWS
+from tfc.ir.types import buffer
+
+
+class TileSchedule:
+    """Emits the kernel of a plan. packed: the weights in the plan's layout.
+
+    Sums go through memory to the epilogue, which works on vectors.
+    """
+
+    def __init__(
+        self, emitter: Emitter, plan: TilePlan, packed: Value, hints: Mapping[str, int]
+    ) -> None:
+        self.e = emitter
+        self.b = emitter.b
+        self.plan = plan
+        self.c = plan.c
+        self.weights = emitter.buffers[packed]
+        self.hints = hints
+        self.panel = panel_of(self.c.n, plan.block)
+        self.group = Iter("group", ceildiv(plan.blocks, plan.shared))
+        self.slot = Iter("slot", plan.shared)
+
+    def emit(self) -> None:
+        loops = [*self.c.batch, self.panel, *self.plan.others, self.group]
+        with (
+            parallel_loops(
+                self.e,
+                [it for it in loops if it.extent != 1],
+                self.plan.cycles * self.plan.shared,
+                self.hints,
+                self._registers,
+            ),
+            self.e.scope({it.name: self.e.index(0) for it in loops if it.extent == 1}),
+        ):
+            self._blocks()
+
+    @contextmanager
+    def _registers(self) -> Iterator[None]:
+        """Memory for sums and copied rows, and the tiles: sums by rows, then both sides."""
+        plan, c = self.plan, self.c
+        self.lines = self.b.alloca(buffer(c.reduce.dtype, plan.shared * self._slot_size()))
+        if plan.tail:
+            self.copied = self.b.alloca(
+                buffer(c.left.load.dtype, plan.high * TILE_ROWS * self._line_size())
+            )
+        size = TILE_ROWS if not isinstance(plan.height, int) else plan.height
+        sums = buffer(c.reduce.dtype, size, LANES, space=TILE)
+        left = buffer(c.left.load.dtype, size, plan.chunk, space=TILE)
+        right = buffer(c.right.load.dtype, plan.chunk // plan.group, LANES * plan.group, space=TILE)
+        count = plan.high * plan.wide
+        self.height = self.e.index(plan.height)
+        types = [*[sums] * count, *[left] * plan.high, *[right] * plan.wide]
+        rows = [*[self.height] * (count + plan.high), *[right.shape[0]] * plan.wide]
+        with self.b.tiles(types, rows) as tiles, self.e.scope({}):
+            self.sums = tiles[:count]
+            self.left, self.right = tiles[count : count + plan.high], tiles[count + plan.high :]
+            yield
+
+    def _slot_size(self) -> int:
+        return self.plan.high * TILE_ROWS * self.plan.block
+
+    def _line_size(self) -> int:
+        """Elements of a copied row, at least those of a tile's."""
+        return TILE_BYTES // self.c.left.load.dtype.bytes
+
+    # -- blocks ---------------------------------------------------------------------------------
+
+    def _blocks(self) -> None:
+        """The blocks of a group, by turns where their sums are made in parts."""
+        if not self.plan.outer and self.plan.cut is None:
+            with self.e.scope({self.slot.name: self.e.index(0)}), self._block():
+                self._add_up(None)
+                self._finish()
+            return
+        outer = [*self.plan.outer, *([self.plan.cut] if self.plan.cut is not None else [])]
+        with self._loops(outer), self._slots(), self._block():
+            first = self.e.index(0)
+            for it in outer:
+                first = self.b.add(first, self.e.index(it.dim))
+            self._add_up(self.b.gt(first, self.e.index(0)))
+        with self._slots(), self._block():
+            self._finish()
+
+    @contextmanager
+    def _loops(self, iters: Sequence[Iter]) -> Iterator[None]:
+        if not iters:
+            yield
+            return
+        with self.e.loop(iters[0]), self._loops(iters[1:]):
+            yield
+
+    @contextmanager
+    def _slots(self) -> Iterator[None]:
+        left = self.plan.blocks - self.group.dim * self.plan.shared
+        with self.e.loop(self.slot, 0, minimum(self.plan.shared, left)):
+            yield
+
+    @contextmanager
+    def _block(self) -> Iterator[None]:
+        """Find where the tiles of a block begin: `starts` are (row of `other`, row of the axis)."""
+        plan = self.plan
+        number = self.group.dim * plan.shared + self.slot.dim
+        far = plan.axis_blocks
+        one, two = floordiv(number, far), mod(number, far)
+        if far == 1:
+            one, two = number, 0
+        elif ceildiv(plan.other.extent, plan.across) == 1:
+            one, two = 0, number
+        self.starts = [
+            (
+                self._start(plan.other.extent, one * plan.across + i, 1),
+                self._start(plan.axis.extent, (two * plan.along + j) * plan.step, plan.height),
+            )
+            for i in range(plan.across)
+            for j in range(plan.along)
+        ]
+        yield
+
+    def _start(self, extent: DimLike, start: DimLike, size: DimLike) -> Value:
+        """A tile that would reach behind the last row overlaps its neighbour."""
+        return self.e.index(minimum(start, maximum(extent - size, 0)))
+
+    # -- sums -----------------------------------------------------------------------------------
+
+    def _add_up(self, further: Value | None) -> None:
+        """Make the sums of a block, or add to those that are in memory where `further` is true."""
+        for tile in self.sums:
+            self.b.tile_zero(tile)
+        if further is not None:
+            with self.b.if_(further):
+                for i, tile in enumerate(self.sums):
+                    self.b.tile_load(tile, self.lines, self._sum_at(i), self.plan.block)
+        rows = [self._row(*start) for start in self.starts]
+        with self._loops(self.plan.inner):
+            self._chunks(rows)
+        for i, tile in enumerate(self.sums):
+            self.b.tile_store(tile, self.lines, self._sum_at(i), self.plan.block)
+
+    def _sum_at(self, number: int) -> Value:
+        high, wide = divmod(number, self.plan.wide)
+        at = high * TILE_ROWS * self.plan.block + wide * LANES
+        return self.e.index(self.slot.dim * self._slot_size() + at)
+
+    def _row(self, other: Value, row: Value) -> Value:
+        """A view of the left side from the first step of a tile's first row on."""
+        origin = substitute(self.c.left.address, {it.name: 0 for it in self.c.reduced})
+        buf = self.e.buffers[self.c.left.load.value]
+        with self.e.scope({self.plan.other.name: other, self.plan.axis.name: row}):
+            return self.b.view(buf, self.e.index(origin), buf.type)  # type: ignore[arg-type]
+
+    def _chunks(self, rows: Sequence[Value]) -> None:
+        plan = self.plan
+        chunk = Iter("chunk", plan.full)
+        lo: DimLike = 0
+        hi: DimLike = plan.full
+        if plan.cut is not None:
+            lo = plan.cut.dim * plan.part
+            hi = minimum(lo + plan.part, plan.full)
+        with self.e.loop(chunk, lo, hi):
+            self._multiply(rows, chunk.dim)
+        if plan.tail and plan.cut is not None:
+            last = self.e.index(plan.cut.extent - 1)
+            with self.b.if_(self.b.eq(self.e.index(plan.cut.dim), last)), self._inside():
+                self._multiply_tail(rows)
+        elif plan.tail:
+            self._multiply_tail(rows)
+
+    @contextmanager
+    def _inside(self) -> Iterator[None]:
+        """The scope of a block that the builder has opened."""
+        with self.e.scope({}, conditional=True):
+            yield
+
+    def _multiply(self, rows: Sequence[Value], chunk: DimLike) -> None:
+        """One product of every tile of sums, of rows that lie in memory."""
+        offset = self.e.index(self.plan.left_at(chunk))
+        step = self.e.index(stride_of(self.c.left.address, self.plan.axis))
+        self._load_weights(chunk)
+        for i, row in enumerate(rows):
+            self.b.tile_load(self.left[i], row, offset, step)
+            self._dots(i)
+
+    def _multiply_tail(self, rows: Sequence[Value]) -> None:
+        """The same of steps that do not fill a tile, whose rows are copied and filled with 0."""
+        plan, lanes = self.plan, self._line_size()
+        offset = self.e.index(plan.left_at(plan.full))
+        step = self.e.index(stride_of(self.c.left.address, plan.axis))
+        mask = self.b.tail_mask(self.e.index(0), self.e.index(plan.tail), lanes)
+        places = [self.e.index(i * TILE_ROWS * lanes) for i in range(len(rows))]
+        for row, place in zip(rows, places, strict=True):
+            with self.b.for_(self.e.index(0), self.height, name="line") as loop:
+                source = self.b.add(offset, self.b.mul(loop.index, step))
+                line = self.b.vload(row, [source], lanes, mask=mask)
+                to = self.b.add(place, self.b.mul(loop.index, self.b.index(lanes)))
+                self.b.vstore(line, self.copied, [to])
+        self._load_weights(plan.full)
+        for i, (tile, place) in enumerate(zip(self.left, places, strict=True)):
+            self.b.tile_load(tile, self.copied, place, lanes)
+            self._dots(i)
+
+    def _load_weights(self, chunk: DimLike) -> None:
+        plan = self.plan
+        at = plan.weights_at(chunk)
+        for j, tile in enumerate(self.right):
+            first = self.e.index(at + j * plan.chunk * LANES)
+            self.b.tile_load(tile, self.weights, first, LANES * plan.group)
+
+    def _dots(self, row: int) -> None:
+        for j, right in enumerate(self.right):
+            self.b.tile_dot(self.left[row], right, self.sums[row * self.plan.wide + j])
+
+    # -- results --------------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        """Evaluate the epilogue on the sums of a block, row by row, and store."""
+        for v in range(self.plan.wide):
+            column = self.panel.dim * self.plan.block + v * LANES
+            alone = self._is_alone(v)
+            lane = None if alone else Lane(self.c.n.name, LANES, self._mask(column))
+            with self.e.scope({self.c.n.name: self.e.index(column)}), self.e.vectorised(lane):
+                for i, (other, row) in enumerate(self.starts):
+                    with self.e.scope({self.plan.other.name: other}):
+                        self._lines(i, v, row, alone)
+
+    def _lines(self, tile: int, vector: int, row: Value, alone: bool) -> None:
+        (output,) = self.c.nest.outputs
+        line = Iter("line", self.plan.height)
+        with self.e.loop(line):
+            at = self._sum_at(tile * self.plan.wide + vector)
+            here = self.b.add(at, self.e.index(line.dim * self.plan.block))
+            values = {self.plan.axis.name: self.b.add(row, self.e.index(line.dim))}
+            with self.e.scope(values):
+                if alone:
+                    total = self.b.load(self.lines, here)
+                else:
+                    total = self.b.vload(self.lines, [here], LANES)
+                self.e.remember(self.c.reduce, total)
+                element = self.e.eval_wide(output.expr)
+                self.e.store(output.value, (output.address,), element)
+
+    def _mask(self, column: DimLike) -> Value | None:
+        """The mask of a vector's columns that exist, None where all do in every panel."""
+        if self.c.n.extent % self.plan.block == 0:
+            return None
+        start, end = self.e.index(column), self.e.index(self.c.n.extent)
+        return self.e.cached_mask(column, start, end, LANES)
+
+    def _is_alone(self, vector: int) -> bool:
+        """Whether the vector has one column, stored without a mask, as in `nest.masks_tail`."""
+        return self.panel.extent == 1 and self.c.n.extent - vector * LANES == 1
