@@ -28,6 +28,7 @@ from tfc.compiler.passes.lower_precision import lower_precision
 from tfc.compiler.passes.narrow_products import narrow_products
 from tfc.compiler.passes.narrow_weights import narrow_weights
 from tfc.compiler.passes.read_narrow import read_narrow
+from tfc.compiler.passes.settle import settle
 from tfc.compiler.passes.simplify import SIMPLIFICATIONS, simplify
 from tfc.compiler.passman import Pass, PassContext, make_table, run_passes
 from tfc.ir.core import Module
@@ -35,6 +36,7 @@ from tfc.ir.core import Module
 PASSES = make_table(
     [
         Pass("assume", assume, required=True, min_opt=0),
+        Pass("settle", settle, after={"assume": "ops whose assumptions settle a symbol may go"}),
         Pass("fold-statistics", fold_statistics, rules=STATISTICS_REWRITES.names),
         Pass("integer-products", integer_products),
         Pass(

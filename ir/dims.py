@@ -162,6 +162,16 @@ def symbol(name: str) -> Dim:
     return Dim((((Symbol(name),), 1),))
 
 
+def symbol_name(dim: DimLike) -> str | None:
+    """Return the name of the symbol that `dim` is, or None where it is anything else."""
+    names = symbols_of(dim)
+    if len(names) == 1:
+        (name,) = names
+        if dim == symbol(name):
+            return name
+    return None
+
+
 def terms_of(dim: DimLike) -> tuple[tuple[Monomial, int], ...]:
     if isinstance(dim, Dim):
         return dim.terms
@@ -304,14 +314,14 @@ def _known_at_most(a: DimLike, b: DimLike) -> bool:
     _, hi = bounds(a - b, {})
     if hi is not None and hi <= 0:
         return True
-    if (call := _only_call(a, "min")) is not None:
+    if (call := only_call(a, "min")) is not None:
         return any(_known_at_most(arg, b) for arg in call.args)
-    if (call := _only_call(b, "max")) is not None:
+    if (call := only_call(b, "max")) is not None:
         return any(_known_at_most(a, arg) for arg in call.args)
     return False
 
 
-def _only_call(dim: DimLike, fn: str) -> Call | None:
+def only_call(dim: DimLike, fn: str) -> Call | None:
     """Return the call of `fn` that `dim` is, or None."""
     if isinstance(dim, Dim) and len(dim.terms) == 1:
         ((mono, coeff),) = dim.terms

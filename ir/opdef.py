@@ -74,10 +74,14 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Assumption:
-    """What an op takes for granted of symbolic dims: `zero` is 0. Checked when a program runs."""
+    """What an op takes for granted of symbolic dims: `zero` is 0. Checked when a program runs.
+
+    broadcast: the two dims that the assumption says are equal, or one of which is 1.
+    """
 
     zero: DimLike
     message: str
+    broadcast: tuple[DimLike, DimLike] | None = None
 
 
 @dataclass(frozen=True)

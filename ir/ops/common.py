@@ -99,12 +99,13 @@ def broadcast_assumptions(types: Sequence[TensorType], attrs: object) -> list[As
         for dim in dict.fromkeys(dims):
             if dim != dims[0]:
                 zero = (dim - dims[0]) * (dim - 1) * (dims[0] - 1)
-                found.append(Assumption(zero, f"dims {dims[0]} and {dim} broadcast"))
+                message = f"dims {dims[0]} and {dim} broadcast"
+                found.append(Assumption(zero, message, (dims[0], dim)))
                 if isinstance(dim, int) or isinstance(dims[0], int):
                     continue
                 # The result is as long as the longer one, so none may be there beside one.
                 none = 1 - minimum(dim, dims[0], 1)
-                message = f"dims {dims[0]} and {dim} broadcast, and none is not stretched to one"
+                message += ", and none is not stretched to one"
                 found.append(Assumption(maximum(dim, dims[0]) * none, message))
     return found
 

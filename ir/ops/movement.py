@@ -344,7 +344,8 @@ def _assume_broadcast(types: Sequence[TensorType], attrs: BroadcastAttrs) -> lis
     for dim, wanted in zip(reversed(x.shape), reversed(attrs.shape), strict=False):
         zero = (dim - wanted) * (dim - 1)
         if zero != 0:
-            found.append(Assumption(zero, f"dim {dim} broadcasts to {wanted}"))
+            message = f"dim {dim} broadcasts to {wanted}"
+            found.append(Assumption(zero, message, (dim, wanted)))
     return found
 
 

@@ -16,7 +16,7 @@ from tfc.compiler.passes.assume import NOT_SO
 from tfc.ir import arrays
 from tfc.ir.build import GraphBuilder, freeze, tensor_type
 from tfc.ir.core import Op, Value
-from tfc.ir.dims import Dim, DimLike, bounds, maximum, product, symbol, symbols_of
+from tfc.ir.dims import Dim, DimLike, bounds, maximum, product, symbol, symbol_name, symbols_of
 from tfc.ir.errors import ModelError, UnsupportedError
 from tfc.ir.graph import MAX_ELEMENTS, Content, dims_content, fold_dims
 from tfc.ir.opdef import OPS, Kind, OpDef
@@ -129,16 +129,6 @@ class FoldingBuilder(GraphBuilder):
         return self.op(
             "constant", **arrays.constant_attrs(result, self.constants, type.dtype)
         ).result
-
-
-def symbol_name(dim: DimLike) -> str | None:
-    """Return the name of the symbol that `dim` is, or None where it is anything else."""
-    names = symbols_of(dim)
-    if len(names) == 1:
-        (name,) = names
-        if dim == symbol(name):
-            return name
-    return None
 
 
 def is_small(type: TensorType) -> bool:
