@@ -9,10 +9,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support import MODELS_MISSING, find_models
+
+if TYPE_CHECKING:
+    from tests.codegen.amx import Trap
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -69,6 +73,16 @@ def filled_model(models_dir: Path) -> Callable[[str], Path]:
         return filled
 
     return fill
+
+
+@pytest.fixture(scope="session")
+def amx_trap(tmp_path_factory: pytest.TempPathFactory) -> Trap:
+    """What executes AMX instructions where they are illegal."""
+    from tests.codegen.amx import CAN_RUN, Trap, build_trap
+
+    if not CAN_RUN:
+        pytest.skip("AMX is executed on x86-64 with AVX-512 and a C compiler")
+    return Trap(build_trap(tmp_path_factory.mktemp("amx")))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
