@@ -124,7 +124,7 @@ def _rows(
     entries: list[Entry], functions: Mapping[str, Any], symbols: Mapping[str, int]
 ) -> list[dict[str, Any]]:
     """Return the call sites, those that take longest first."""
-    from tfc.compiler.work import bytes_of, flops_of
+    from tfc.compiler.cost.work import bytes_of, flops_of
 
     total = sum(entry.seconds for entry in entries) or 1.0
     rows = []

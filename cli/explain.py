@@ -19,7 +19,7 @@ from tfc.cli.options import (
 from tfc.cli.report import emit_json, size_text, table, time_text
 
 if TYPE_CHECKING:
-    from tfc.compiler.predict import Machine
+    from tfc.compiler.cost.machine import Machine
 
 _HEAD = ["kernel", "calls", "time", "should take", "of it", "limit", "GFLOP/s", "data", "nodes"]
 
@@ -49,13 +49,12 @@ def command(
     """
     from tfc.cli.peak import peak
     from tfc.compiler.codegen.host import host_target
-    from tfc.compiler.predict import Machine
+    from tfc.compiler.cost.machine import machine_of
 
     found = profiled(model, inputs, threads, seconds, settings)
     rates = peak()
-    machine = Machine(
-        host_target(), found.executable.threads, rates["one_core_gflops"], rates["copy_gbytes"]
-    )
+    machine = machine_of(host_target()).measured(rates["one_core_gflops"], rates["copy_gbytes"])
+    threads = found.executable.threads
     rows = _rows(found, machine)
     total = {
         "median": sorted(found.samples)[len(found.samples) // 2],
@@ -67,7 +66,7 @@ def command(
         emit_json(
             {
                 "model": model.name,
-                "threads": machine.threads,
+                "threads": threads,
                 "dims": found.sizes,
                 "machine": rates,
                 **total,
@@ -76,23 +75,23 @@ def command(
         )
         return
     click.echo(
-        f"{machine.threads} threads, median {time_text(total['median'])}, kernels "
+        f"{threads} threads, median {time_text(total['median'])}, kernels "
         f"{time_text(total['kernels_seconds'])}, should take {time_text(total['predicted'])} at "
-        f"{machine.gflops:.0f} GFLOP/s a core and {machine.gbytes:.0f} GB/s"
+        f"{machine.peak:.0f} GFLOP/s a core and {machine.gbytes:.0f} GB/s"
     )
     click.echo(table([_cells(row) for row in rows], _HEAD))
 
 
 def _rows(found: Profile, machine: Machine) -> list[dict[str, Any]]:
     """Return the kernels, those that take longest in all first, with the nodes of all calls."""
-    from tfc.compiler.predict import predict
+    from tfc.compiler.cost.predict import predict
 
     rows: dict[str, dict[str, Any]] = {}
     for entry in found.entries:
         row = rows.get(entry.kernel)
         if row is None:
             kernel = found.program.functions[entry.kernel]
-            expected = predict(kernel, found.symbols, machine)
+            expected = predict(kernel, found.symbols, machine, found.executable.threads)
             row = rows[entry.kernel] = {
                 "kernel": entry.kernel,
                 "calls": 0,

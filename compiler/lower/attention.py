@@ -12,8 +12,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from tfc.compiler.cost.expression import estimate
 from tfc.compiler.lower.compose import Access, Composer, Nest, Output
-from tfc.compiler.lower.cost import estimate
 from tfc.compiler.lower.dependence import Names
 from tfc.compiler.lower.normal import normalise, reductions
 from tfc.compiler.target import Target

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from tfc.compiler.cost import contraction as cost
+from tfc.compiler.cost.expression import estimate
+from tfc.compiler.cost.machine import machine_of
 from tfc.compiler.lower.attention import ROW, VECTORS, Plan
 from tfc.compiler.lower.compose import Nest, Output
-from tfc.compiler.lower.contract import CHAINS, MAX_SETS
 from tfc.compiler.lower.contract_kernel import multiply_add
-from tfc.compiler.lower.cost import estimate
 from tfc.compiler.lower.emitter import Emitter, Lane
 from tfc.compiler.lower.nest import WORKER, NestSchedule, parallel_loops
 from tfc.compiler.lower.plan import Plan as NestPlan
@@ -305,7 +306,7 @@ class AttentionSchedule:
         columns = [self._column(strip, vector) for vector in range(plan.vectors)]
         zero = self.b.const(0, VectorType(self.a.dtype, plan.width))
         size = plan.part * plan.vectors
-        sets = max(1, min(MAX_SETS, CHAINS // size))
+        sets = cost.sets(machine_of(self.target), size)
         totals = self._steps(rows, columns, [zero] * (size * sets), sets)
         while len(totals) > size:
             half = len(totals) // 2

@@ -8,7 +8,6 @@ are in docs/decisions/0004-contraction-schedule.md.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,8 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tfc.compiler.cost import contraction as cost
+from tfc.compiler.cost.choice import Candidate, best_first
+from tfc.compiler.cost.expression import estimate
+from tfc.compiler.cost.machine import machine_of
 from tfc.compiler.lower.compose import Nest
-from tfc.compiler.lower.cost import estimate
 from tfc.compiler.lower.normal import reductions
 from tfc.compiler.target import Target
 from tfc.ir.body import Apply, Expr, Guard, Iter, Load, Number, Range, Reduce
@@ -38,10 +40,6 @@ from tfc.ir.types import DType
 Array = npt.NDArray[Any]
 PAGE = 4096
 MAX_VECTORS = 8
-# Independent multiply-adds that keep two units of latency four busy, and how many sets of
-# accumulators a small tile may use to have that many.
-CHAINS = 8
-MAX_SETS = 4
 MIN_WORK = 512
 # Registers that a step needs beside the accumulators: for each vector, and at all. A `dot` of
 # bytes that is no instruction widens both sides.
@@ -83,16 +81,24 @@ class Contraction:
 
 @dataclass(frozen=True)
 class Tile:
-    """Register tile: th x tw rows (of the last two row iterators) x `vectors` of `lanes`."""
+    """Register tile: th x tw rows (of the last two row iterators) x `vectors` of `lanes`.
+
+    sets: of accumulators that take turns over the innermost reduced iterator.
+    """
 
     th: int
     tw: int
     vectors: int
     lanes: int
+    sets: int = 1
 
     @property
     def block(self) -> int:
         return self.vectors * self.lanes
+
+    @property
+    def name(self) -> str:
+        return f"{self.th}x{self.tw}x{self.vectors}"
 
 
 def match(nest: Nest, hints: Mapping[str, int]) -> Contraction | None:
@@ -175,37 +181,46 @@ def _affine(dims: Sequence[DimLike], names: set[str]) -> bool:
 # -- choosing ---------------------------------------------------------------------------------
 
 
-def choose_tile(c: Contraction, target: Target, hints: Mapping[str, int]) -> Tile:
-    """Pick the register tile: least padding of n and rows, then the widest tile."""
+def tiles(c: Contraction, target: Target, hints: Mapping[str, int]) -> list[Candidate[Tile]]:
+    """The register tiles that fit, best first: least padding of n and rows, fewest loads."""
     accumulator = c.reduce.dtype
     lanes = max(target.vector_bits // accumulator.bits, 1)
-    n = estimate(c.n.extent, hints)
     of_bytes = widest_group(c) > 0 and accumulator.is_int
     if isinstance(c.n.extent, int):
         least = 128 // accumulator.bits if of_bytes else 1
         lanes = min(lanes, max(1 << max(c.n.extent - 1, 0).bit_length(), least))
     spared = _SPARED if of_bytes and not target.multiplies_bytes else (1, 1)
-    height, width = _row_extents(c, hints)
-    total = max(height * width, 1)
-    best: tuple[float, int, Tile] | None = None
+    size, machine = product_of(c, target, lanes, hints), machine_of(target)
+    found: list[Candidate[Tile]] = []
     for vectors in range(1, MAX_VECTORS + 1):
         free = target.vector_registers - spared[0] * vectors - spared[1]
         limit = min(free // vectors, _most_rows(c, target))
         if limit < 1:
             break
-        if vectors > 4 and total > 4:
+        if vectors > 4 and size.height * size.width > 4:
             break
-        th, tw = _fit_rows(height, width, limit)
-        padded_n = math.ceil(n / (vectors * lanes)) * vectors * lanes
-        padded_rows = math.ceil(height / th) * th * math.ceil(width / tw) * tw
-        loads = 1 / (th * tw) + 1 / vectors
-        chains = CHAINS / min(th * tw * vectors * MAX_SETS, CHAINS)
-        cost = padded_n / n * padded_rows / total * (1 + 0.25 * loads) * chains
-        order = abs(vectors - 2)
-        if best is None or (cost, order) < best[:2]:
-            best = (cost, order, Tile(th, tw, vectors, lanes))
-    assert best is not None
-    return best[2]
+        th, tw = _fit_rows(size.height, size.width, limit)
+        tile = Tile(th, tw, vectors, lanes, cost.sets(machine, th * tw * vectors))
+        cycles = cost.tile_cycles(machine, size, th, tw, vectors, lanes)
+        found.append(Candidate(tile.name, cycles, tile))
+    # Of equal ones, two vectors.
+    return best_first(sorted(found, key=lambda candidate: abs(candidate.value.vectors - 2)))
+
+
+def product_of(
+    c: Contraction, target: Target, lanes: int, hints: Mapping[str, int]
+) -> cost.Product:
+    """The likely sizes of a contraction."""
+    height, width = _row_extents(c, hints)
+    group = widest_group(c) if target.has_dot(c.left.load.dtype, lanes) else 1
+    return cost.Product(
+        height,
+        width,
+        max(estimate(c.n.extent, hints), 1),
+        estimate(product(it.extent for it in c.reduced), hints),
+        max(estimate(product(it.extent for it in (*c.batch, *c.rows[:-2])), hints), 1),
+        max(group, 1),
+    )
 
 
 def widest_group(c: Contraction) -> int:
@@ -248,9 +263,9 @@ def _row_extents(c: Contraction, hints: Mapping[str, int]) -> tuple[int, int]:
 def _fit_rows(height: int, width: int, limit: int) -> tuple[int, int]:
     """Split width evenly into tiles of at most `limit` rows; short widths take several rows."""
     if width > limit:
-        return 1, math.ceil(width / math.ceil(width / limit))
+        return 1, -(-width // -(-width // limit))
     th = max(limit // width, 1)
-    return math.ceil(height / math.ceil(height / th)), width
+    return -(-height // -(-height // th)), width
 
 
 # -- packing ----------------------------------------------------------------------------------

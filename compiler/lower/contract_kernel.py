@@ -8,16 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tfc.compiler.cost.expression import estimate
 from tfc.compiler.lower.contract import (
-    CHAINS,
-    MAX_SETS,
     Contraction,
     Tile,
     column_of,
     overlaps,
     panel_of,
 )
-from tfc.compiler.lower.cost import estimate
 from tfc.compiler.lower.emitter import Emitter, Lane
 from tfc.compiler.lower.nest import parallel_loops
 from tfc.ir.body import Apply, Iter, Load, children, walk
@@ -141,7 +139,7 @@ class ContractionSchedule:
         like = VectorType(self.c.reduce.dtype, self.tile.lanes)
         zero = self.b.const(0, like)
         size = len(rows) * self.tile.vectors
-        sets = self._sets(size)
+        sets = self._sets()
         first = self._starting_values() * len(rows) if self.start is not None else [zero] * size
         totals = self._sum(list(self.c.reduced), lefts, [*first, *[zero] * (size * (sets - 1))])
         for extra in range(size, len(totals), size):
@@ -160,10 +158,9 @@ class ContractionSchedule:
                 found.append(self.e.eval_wide(self.start[1]))
         return found
 
-    def _sets(self, size: int) -> int:
+    def _sets(self) -> int:
         """How many sets of accumulators take turns over the innermost reduced iterator."""
-        sets = max(1, min(MAX_SETS, CHAINS // size))
-        extent = self._full_steps()
+        sets, extent = self.tile.sets, self._full_steps()
         return sets if not isinstance(extent, int) or extent >= 2 * sets else 1
 
     def _full_steps(self) -> DimLike:

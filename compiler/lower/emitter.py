@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from tfc.compiler.cost.choice import Chooser
 from tfc.compiler.lower.dependence import POSITIONS, Names
 from tfc.compiler.lower.scalars import NARROW_FLOATS, identity, scalar_op
 from tfc.ir.body import (
@@ -70,6 +71,7 @@ class Emitter:
     """Emits expressions through a LoopBuilder.
 
     buffers maps graph values to buffer values; written are the values that the kernel stores to.
+    chooser: decides for the schedules.
     """
 
     def __init__(
@@ -77,8 +79,10 @@ class Emitter:
         builder: LoopBuilder,
         buffers: Mapping[Value, Value],
         written: Sequence[Value] = (),
+        chooser: Chooser | None = None,
     ) -> None:
         self.b = builder
+        self.chooser = chooser or Chooser()
         self.buffers = buffers
         self.written = frozenset(written)
         self.scopes = [Scope(builder.block, {})]

@@ -7,7 +7,8 @@ which parts they share.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import hashlib
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -27,6 +28,15 @@ def fingerprint(parts: object, buffers: Sequence[Value]) -> Hashable:
     parts: tuples, lists, dataclasses, expressions, graph values and what can be hashed.
     """
     return _Fingerprint(buffers).of(parts)
+
+
+def key_of(name: str, parts: object, hints: Mapping[str, int]) -> str:
+    """Return what tuning knows a kernel by: the same in every process.
+
+    hints: the sizes that it is optimised for.
+    """
+    text = repr((fingerprint(parts, ()), sorted(hints.items())))
+    return f"{name[:40]}.{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
 
 
 class _Fingerprint:

@@ -6,15 +6,16 @@ import itertools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from tfc.compiler.cost.choice import Candidate, Chooser, Site, best_first
+from tfc.compiler.cost.expression import estimate
 from tfc.compiler.lower import attention, contract, fast, narrow, staging, tiles, window
 from tfc.compiler.lower.attention_kernel import AttentionSchedule
 from tfc.compiler.lower.attention_kernel import Memory as AttentionMemory
 from tfc.compiler.lower.compose import Access, Composer, Nest, Output
 from tfc.compiler.lower.contract_kernel import ContractionSchedule, Dots
-from tfc.compiler.lower.cost import estimate
 from tfc.compiler.lower.data import Array, DataTable
 from tfc.compiler.lower.emitter import Emitter
-from tfc.compiler.lower.fingerprint import code_fingerprint, fingerprint
+from tfc.compiler.lower.fingerprint import code_fingerprint, fingerprint, key_of
 from tfc.compiler.lower.nest import NestSchedule
 from tfc.compiler.lower.normal import normalise, reductions
 from tfc.compiler.lower.plan import Plan, Planner
@@ -87,6 +88,7 @@ class KernelBuilder:
     """Makes the kernels of one program; equal kernels are made once.
 
     fast: the algorithms of `planes.FAST` that may be used; they round more.
+    chooser: decides among candidates; decisions: what it decided, by kernel, where it keeps that.
     made: called with the program and each new kernel of it, which does not change any more.
     """
 
@@ -97,12 +99,15 @@ class KernelBuilder:
         target: Target,
         hints: Mapping[str, int],
         fast: frozenset[str] = FAST,
+        chooser: Chooser | None = None,
     ) -> None:
         self.program = program
         self.storage = storage
         self.target = target
         self.hints = hints
         self.fast = fast
+        self.chooser = chooser or Chooser()
+        self.decisions: dict[str, Site] = {}
         self.data = DataTable(program)
         self.made: Made | None = None
         self._by_code: dict[Hashable, str] = {}
@@ -157,10 +162,20 @@ class KernelBuilder:
         ((inside, outside),) = group.results
         composition = attention.Composition(group.ops, group.outer, self._access)
         found = composition.match(inside, outside, self.hints)
-        plan = attention.make_plan(found, self.target, self.hints) if found else None
-        if found is None or plan is None:
-            return [step for part in attention.apart(group.ops)
-                    for step in self.group(self._part(group, part))]  # fmt: skip
+        if found is not None:
+            with self.chooser.kernel(lambda: key_of(group.name, found, self.hints)) as site:
+                steps = self._attention_steps(group, found)
+            if steps is not None:
+                self._keep(site, steps)
+                return steps
+        return [step for part in attention.apart(group.ops)
+                for step in self.group(self._part(group, part))]  # fmt: skip
+
+    def _attention_steps(self, group: Group, found: attention.Attention) -> list[Step] | None:
+        ((_, outside),) = group.results
+        plan = attention.make_plan(found, self.target, self.hints)
+        if plan is None:
+            return None
         workers = symbol(THREADS)
         keys, keys_at = _scratch("keys", plan.key_size * workers, found.dtype)
         queries, queries_at = _scratch("queries", plan.query_size * workers, found.dtype)
@@ -263,6 +278,23 @@ class KernelBuilder:
         self, name: str, nest: Nest, places: Mapping[Value, Place] | None = None
     ) -> list[Step]:
         nest = normalise(keep_floats(nest))
+        with self.chooser.kernel(lambda: self._key(name, nest)) as site:
+            steps = self._scheduled(name, nest, places)
+        self._keep(site, steps)
+        return steps
+
+    def _key(self, name: str, nest: Nest) -> str:
+        """What a kernel is known by to tuning, by what it computes and on which constants."""
+        constants = [value for value in _reads(nest) if self._is_constant(value)]
+        return key_of(name, (nest, constants), self.hints)
+
+    def _keep(self, site: Site | None, steps: Sequence[Step]) -> None:
+        """Note what was decided for the kernels of a group."""
+        if site is not None:
+            for step in steps:
+                self.decisions.setdefault(step.kernel, site)
+
+    def _scheduled(self, name: str, nest: Nest, places: Mapping[Value, Place] | None) -> list[Step]:
         written = [output.value for output in nest.outputs]
         found = contract.match(nest, self.hints)
         if found is not None and (
@@ -274,11 +306,13 @@ class KernelBuilder:
     def _contraction(self, name: str, c: contract.Contraction) -> list[Step]:
         right = c.right.load.value
         place = self.storage.place(right)
+        candidates = contract.tiles(c, self.target, self.hints)
         if place.root.kind is RootKind.CONSTANT:
-            step = self._tiles(name, c, place) or self._fast(name, c, place)
+            step = self._tiles(name, c, place)
+            step = step or self._fast(name, c, place, candidates[0].cycles)
             if step is not None:
                 return [step]
-        tile = contract.choose_tile(c, self.target, self.hints)
+        tile = self.chooser.choose("tile", candidates)
         places: dict[Value, Place] = {}
         steps: list[Step] = []
         packed = True
@@ -327,14 +361,22 @@ class KernelBuilder:
         written = [output.value for output in c.nest.outputs]
         return self._function(name, reads, written, {packed: packed_at}, [emit], (plan, packed))
 
-    def _fast(self, name: str, c: contract.Contraction, place: Place) -> Step | None:
-        """The step that computes a contraction by constants in fewer multiplications."""
+    def _fast(self, name: str, c: contract.Contraction, place: Place, direct: float) -> Step | None:
+        """The step that computes a contraction by constants in fewer multiplications.
+
+        direct: cycles of the register-blocked kernel; None where that is to be used.
+        """
 
         def constant() -> Array:
             return self.data.array_of(place.root)[_int(place.offset) :]
 
-        found = fast.choose(c, constant, self.target, self.hints, self.fast)
-        if found is None:
+        others = fast.candidates(c, constant, self.target, self.hints, self.fast, direct)
+        if not others:
+            return None
+        every: list[Candidate[Callable[[], object]]]
+        every = [*others, Candidate("direct", direct, lambda: c)]
+        found = self.chooser.first("algorithm", best_first(every), lambda make: make())
+        if not isinstance(found, fast.Fast):
             return None
         c, plan = found.contraction, found.plan
         packed, packed_at = self._constant(found.weights, F32)
@@ -389,7 +431,8 @@ class KernelBuilder:
         value = Value(TensorType(c.right.load.dtype, (packing.size,)), Block(), 0, "packed")
         place = Place(Root(RootKind.TEMP, value, packing.size), 0, (1,))
         nest = Nest(packing.iters, (Output(value, packing.address, packing.expr),))
-        steps = [self._emit("pack", [normalise(nest)], [value], {value: place})]
+        with self.chooser.part("pack"):
+            steps = [self._emit("pack", [normalise(nest)], [value], {value: place})]
         return steps, value, place
 
     def _emit(
@@ -506,7 +549,7 @@ class KernelBuilder:
         block = Block(types, names)
         builder = LoopBuilder(block)
         buffers = dict(zip((*reads, *written), block.args, strict=True))
-        emitter = Emitter(builder, buffers, written)
+        emitter = Emitter(builder, buffers, written, self.chooser)
         for schedule in schedules:
             schedule(emitter)
         builder.emit("return")

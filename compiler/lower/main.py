@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from tfc.compiler.lower.cost import estimate
+from tfc.compiler.cost.expression import estimate
 from tfc.compiler.lower.data import DataTable
 from tfc.compiler.lower.items import Bound, Branch, Call, Demand, Item, Repeat, Scalar, spans
 from tfc.compiler.lower.memplan import Lifetime, plan_memory

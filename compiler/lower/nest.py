@@ -7,12 +7,12 @@ iterator (lanes are rows), or the innermost one of each inner loop (lanes run al
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+from tfc.compiler.cost import tasks
+from tfc.compiler.cost.expression import estimate, work
 from tfc.compiler.lower.compose import Nest
-from tfc.compiler.lower.cost import PARALLEL_WORK, TASK_WORK, estimate, work
 from tfc.compiler.lower.dependence import POSITIONS
 from tfc.compiler.lower.emitter import Emitter, Lane
 from tfc.compiler.lower.normal import reductions
@@ -96,15 +96,14 @@ class NestSchedule:
         if each == 0:
             # The likely size is 0.
             return 0
-        unit = self.plan.width * ACCUMULATORS
-        chunk = math.ceil(TASK_WORK / each / unit) * unit
+        chunk = tasks.chunk(each, self.plan.width * ACCUMULATORS)
         return 0 if isinstance(lane.extent, int) and lane.extent < 2 * chunk else chunk
 
     def _in_chunks(self, chunk: int) -> None:
         lane = self.plan.lane
         assert lane is not None
         part = Iter("part", ceildiv(lane.extent, chunk))
-        with parallel_loops(self.e, [*self.plan.rows, part], TASK_WORK, self.hints):
+        with parallel_loops(self.e, [*self.plan.rows, part], tasks.TASK_WORK, self.hints):
             start = part.dim * chunk
             whole = lane.extent % chunk == 0
             end = start + chunk if whole else minimum(start + chunk, lane.extent)
@@ -337,28 +336,26 @@ def parallel_loops(
     """
     outer: list[Iter] = []
     rest = list(rows)
-    while rest and estimate(product(it.extent for it in outer), hints) < 64:
+    while rest and estimate(product(it.extent for it in outer), hints) < tasks.ENOUGH:
         outer.append(rest.pop(0))
     inner_work = row_work * max(estimate(product(it.extent for it in rest), hints), 1)
     count = product(it.extent for it in outer)
-    total = inner_work * max(estimate(count, hints), 1)
-    static = isinstance(count, int)
-    if not outer or (static and total < PARALLEL_WORK) or count == 1:
+    likely, static = max(estimate(count, hints), 1), isinstance(count, int)
+    grain = tasks.SERIAL
+    if outer and count != 1:
+        grain = e.chooser.choose("tasks", tasks.grains(likely, inner_work, static))
+    if grain == tasks.SERIAL:
         with around(), _loops(e, [*outer, *rest]):
             yield
         return
-    grain = max(1, int(TASK_WORK / max(inner_work, 1.0)))
-    if static:
-        grain = min(grain, max(1, estimate(count, hints) // 4))
-    tasks = ceildiv(count, grain)
+    parts = ceildiv(count, grain)
     when = None
     if not static:
-        least = max(2, int(PARALLEL_WORK / max(inner_work, 1.0)))
-        when = e.b.ge(e.index(count), e.index(least))
-    with e.b.parallel(e.index(tasks), when, "task") as (task, worker):
+        when = e.b.ge(e.index(count), e.index(tasks.least_count(inner_work)))
+    with e.b.parallel(e.index(parts), when, "task") as (task, worker):
         names = {"task": task, WORKER: worker}
         with e.scope(names, conditional=not static), around():
-            start = Iter("task", tasks).dim * grain
+            start = Iter("task", parts).dim * grain
             flat = Iter("flat", count)
             stop = minimum(start + grain, count)
             if grain == 1:

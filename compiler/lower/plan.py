@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from tfc.compiler.cost.expression import estimate
 from tfc.compiler.lower.compose import Nest
-from tfc.compiler.lower.cost import estimate
 from tfc.compiler.lower.dependence import POSITIONS, Names
 from tfc.compiler.lower.emitter import MOST_STEP
 from tfc.compiler.lower.normal import reductions

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from tfc.compiler.cost import contraction as cost
+from tfc.compiler.cost.expression import estimate
 from tfc.compiler.lower.contract_kernel import PREFETCH_STEPS, multiply_add
 from tfc.compiler.lower.emitter import Emitter
 from tfc.compiler.lower.nest import WORKER, parallel_loops
@@ -110,6 +112,14 @@ class PlanePlan:
     @property
     def weight_size(self) -> int:
         return self.panels * self.planes * self.inputs * self.columns
+
+    def sizes(self, hints: Mapping[str, int]) -> cost.Planes:
+        """What the cost model asks for."""
+        tiles, blocks = (max(estimate(dim, hints), 1) for dim in (self.tiles, self.blocks))
+        return cost.Planes(
+            self.planes, self.inputs, tiles, blocks, self.turns, self.rows, self.panels,
+            self.vectors,
+        )  # fmt: skip
 
 
 def equal_blocks(count: int, size: int, most: int) -> int:

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from tfc.compiler.lower.cost import estimate
+from tfc.compiler.cost.choice import Chooser
+from tfc.compiler.cost.expression import estimate
 from tfc.compiler.lower.items import Bound, Branch, Call, Demand, Item, Repeat, Scalar
 from tfc.compiler.lower.kernels import Group, KernelBuilder, Made, Step
 from tfc.compiler.lower.main import MainWriter
@@ -42,14 +43,15 @@ def lower(
     *,
     fast: frozenset[str] = FAST,
     made: Made | None = None,
+    chooser: Chooser | None = None,
 ) -> Module:
     """Return the loop-level program of a graph module whose ops all have bodies.
 
-    hints: likely values of the symbols. fast, made: as for `KernelBuilder`.
+    hints: likely values of the symbols. fast, made, chooser: as for `KernelBuilder`.
     Raises UnsupportedError and CompileError.
     """
     with _deep_recursion():
-        builder = ProgramBuilder(module, target, hints, fast)
+        builder = ProgramBuilder(module, target, hints, fast, chooser)
         builder.kernels.made = made
         return builder.build()
 
@@ -69,7 +71,12 @@ class ProgramBuilder:
     """Lowers one module."""
 
     def __init__(
-        self, module: Module, target: Target, hints: Mapping[str, int], fast: frozenset[str]
+        self,
+        module: Module,
+        target: Target,
+        hints: Mapping[str, int],
+        fast: frozenset[str],
+        chooser: Chooser | None = None,
     ) -> None:
         self.source = module
         self.function = module.main
@@ -84,7 +91,7 @@ class ProgramBuilder:
         self.store = module.constants
         self.program = Module("loop", constants=self.store, source=module.source)
         self.storage = Storage(self.function)
-        self.kernels = KernelBuilder(self.program, self.storage, target, self.hints, fast)
+        self.kernels = KernelBuilder(self.program, self.storage, target, self.hints, fast, chooser)
         self.items: list[Item] = []
 
     def build(self) -> Module:

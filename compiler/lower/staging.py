@@ -6,8 +6,8 @@ it into the output's own row, the next reads it there instead of computing it ag
 
 from __future__ import annotations
 
+from tfc.compiler.cost.expression import work
 from tfc.compiler.lower.compose import Composer, Nest, Output
-from tfc.compiler.lower.cost import work
 from tfc.compiler.lower.normal import reductions
 from tfc.ir.body import Expr, Keep, Load, Number, Reduce, loads, rewrite
 from tfc.ir.core import Value

@@ -29,10 +29,6 @@ from tfc.ir.types import F32
 Array = npt.NDArray[Any]
 T = TypeVar("T")
 
-# Fewer rows do not repay the sums of weights, which are made in every call.
-LEAST_ROWS = 96
-# Of the time of the plain kernel, as estimated.
-LEAST_GAIN = 0.05
 # Tiles of a block: its products stay in the second-level cache, and one panel of one plane of the
 # weights in the first for all of them.
 BLOCK_TILES = 112
@@ -41,10 +37,6 @@ BLOCK_TILES = 112
 CHUNK = 128
 # Of columns, powers of two beyond these are not divided out: a sum times one of them is in range.
 LEAST_POWER, MOST_POWER = -60, 60
-# Cycles of a vector of one tile: finding the largest number of two rows and transforming both, and
-# making four outputs of seven products.
-LEFT_CYCLES = 12
-OUTPUT_CYCLES = 20
 
 
 # -- transforms ---------------------------------------------------------------------------------
@@ -137,20 +129,16 @@ def match(c: Contraction) -> Contraction | None:
 
 
 def make_plan(c: Contraction, target: Target) -> Plan | None:
-    """Choose blocks and panels; None where the plain kernel is as fast."""
+    """Choose blocks and panels; None where there is no half of the sizes."""
     height, inputs, outputs = (
         _int(product(it.extent for it in c.rows)),
         _int(c.reduced[0].extent),
         _int(c.n.extent),
     )
     lanes = target.lanes(F32)
-    if height < LEAST_ROWS or inputs % 2 or inputs < 2 * lanes or outputs % 2:
+    if height < 2 or inputs % 2 or inputs < 2 * lanes or outputs % 2:
         return None
     tiles = -(-height // 2)
-    direct = height * inputs * outputs / (2 * lanes)
-    sums = tiles * (inputs * LEFT_CYCLES + outputs * OUTPUT_CYCLES) / (2 * lanes)
-    if direct / 8 - sums < LEAST_GAIN * direct:
-        return None
     shape = _register_tile(tiles, outputs // 2, lanes, target)
     if shape is None:
         return None

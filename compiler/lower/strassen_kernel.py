@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from tfc.compiler.cost import contraction as cost
 from tfc.compiler.lower.emitter import Emitter, Lane
 from tfc.compiler.lower.nest import decoded
 from tfc.compiler.lower.planes import Memory, PlaneSchedule
 from tfc.compiler.lower.strassen import (
-    LEFT_CYCLES,
-    OUTPUT_CYCLES,
     PAIRS,
     SINGLES,
     Plan,
@@ -45,10 +44,10 @@ class StrassenSchedule(PlaneSchedule[Plan]):
         self.wide = VectorType(F32, plan.lanes)
 
     def left_cycles(self) -> float:
-        return LEFT_CYCLES * self.plan.inputs / self.plan.lanes
+        return cost.strassen_left(self.plan.inputs, self.plan.lanes)
 
     def product_cycles(self) -> float:
-        return float(OUTPUT_CYCLES * self.plan.vectors)
+        return cost.strassen_right(self.plan.vectors)
 
     def _rows(self) -> list[dict[str, Value]]:
         """The row iterators at both rows of the current tile."""

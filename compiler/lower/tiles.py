@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tfc.compiler.cost.expression import estimate
 from tfc.compiler.lower.contract import (
     Array,
     Contraction,
@@ -21,7 +22,6 @@ from tfc.compiler.lower.contract import (
     widest_group,
     with_packed_right,
 )
-from tfc.compiler.lower.cost import estimate
 from tfc.compiler.target import Target
 from tfc.ir.body import Iter
 from tfc.ir.core import Block, Value

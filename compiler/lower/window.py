@@ -11,8 +11,8 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tfc.compiler.cost.expression import estimate, work
 from tfc.compiler.lower.compose import Nest
-from tfc.compiler.lower.cost import estimate, work
 from tfc.compiler.lower.dependence import POSITIONS
 from tfc.compiler.lower.emitter import Emitter
 from tfc.compiler.lower.nest import NestSchedule, parallel_loops

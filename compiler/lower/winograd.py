@@ -14,8 +14,11 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from tfc.compiler.cost import contraction as cost
+from tfc.compiler.cost.choice import Candidate
+from tfc.compiler.cost.expression import estimate
+from tfc.compiler.cost.machine import machine_of
 from tfc.compiler.lower.contract import Contraction, constant_view, stride_of
-from tfc.compiler.lower.cost import estimate
 from tfc.compiler.lower.planes import TASK_BLOCKS, TRIAL_LIMIT, PlanePlan, equal_blocks
 from tfc.compiler.lower.trial import Arrays
 from tfc.compiler.target import Target
@@ -29,7 +32,6 @@ T = TypeVar("T")
 
 TAPS = 3
 LEAST_CHANNELS = 32
-LEAST_TILES = 16
 # Channels that are added one to another; the sums of such chunks are added then. Errors grow with
 # the root of the length of a sum.
 CHUNK = 128
@@ -51,6 +53,10 @@ class Form:
     weights: Array
     inputs: Callable[[ScalarBuilder[Any], Sequence[Any]], list[Any]]
     outputs: Callable[[ScalarBuilder[Any], Sequence[Any]], list[Any]]
+
+    @property
+    def name(self) -> str:
+        return f"winograd{self.m}"
 
     @property
     def side(self) -> int:
@@ -215,20 +221,24 @@ def _extent(it: Iter) -> int:
     return it.extent
 
 
-def make_plan(
-    conv: Convolution, weights: Array, target: Target, hints: Mapping[str, int]
-) -> Plan | None:
-    """Choose the largest form that is exact enough and has tiles enough; None for neither.
+def plans(conv: Convolution, target: Target, hints: Mapping[str, int]) -> list[Candidate[Plan]]:
+    """The plans by each form, and their cycles.
 
     F(2x2) saves less than a `dot` of narrow elements, where there is one.
     """
+    found = []
     dots = target.has_dot(conv.contraction.left.load.dtype, target.lanes(F32))
     for form in (F4,) if dots else (F4, F2):
         tiles = _tiles(conv, form)
-        count = estimate(tiles, hints)
-        if count >= LEAST_TILES and error_of(form, weights) <= TRIAL_LIMIT:
-            return _plan(conv, form, tiles, count, target)
-    return None
+        plan = _plan(conv, form, tiles, max(estimate(tiles, hints), 1), target)
+        cycles = cost.winograd_cycles(machine_of(target), plan.sizes(hints), plan.lanes)
+        found.append(Candidate(form.name, cycles, plan))
+    return found
+
+
+def is_exact_enough(plan: Plan, weights: Array) -> bool:
+    """Whether a trial has errors below the limit; False where weights are not finite."""
+    return error_of(plan.form, weights) <= TRIAL_LIMIT
 
 
 def _tiles(conv: Convolution, form: Form) -> DimLike:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from tfc.compiler.cost import contraction as cost
 from tfc.compiler.lower.emitter import Emitter, Lane
 from tfc.compiler.lower.nest import decoded
 from tfc.compiler.lower.planes import Memory, PlaneSchedule
@@ -37,10 +38,10 @@ class WinogradSchedule(PlaneSchedule[Plan]):
         self.across = Iter("across.w", ceildiv(conv.x.extent, m))
 
     def left_cycles(self) -> float:
-        return 4 * self.plan.planes * self.plan.inputs / self.plan.lanes
+        return cost.winograd_left(self.plan.planes, self.plan.inputs, self.plan.lanes)
 
     def product_cycles(self) -> float:
-        return 4.0 * self.plan.planes * self.plan.vectors
+        return cost.winograd_right(self.plan.planes, self.plan.vectors)
 
     @contextmanager
     def _at_tile(self) -> Iterator[None]:

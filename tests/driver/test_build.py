@@ -20,8 +20,8 @@ from tfc.compiler.codegen import workers
 from tfc.compiler.codegen.host import host_target
 from tfc.compiler.codegen.workers import emit_objects
 from tfc.compiler.constants import ALIGNMENT, table_blob, table_of
+from tfc.compiler.cost.work import bytes_of, flops_of
 from tfc.compiler.target import parse_target
-from tfc.compiler.work import bytes_of, flops_of
 from tfc.ir.core import DataEntry
 from tfc.ir.errors import CompileError, UsageError
 from tfc.ir.types import F32, U8, buffer

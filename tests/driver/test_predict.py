@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from tests.lower.native import graph
+from tfc.compiler.cost.machine import machine_of
+from tfc.compiler.cost.predict import CALL_SECONDS, predict
+from tfc.compiler.cost.work import work_of
 from tfc.compiler.lower.program import lower
 from tfc.compiler.passman import PassContext
 from tfc.compiler.pipeline import run
-from tfc.compiler.predict import CALL_SECONDS, Machine, predict
 from tfc.compiler.target import parse_target
-from tfc.compiler.work import work_of
 from tfc.ir.build import GraphBuilder
 from tfc.ir.core import Block, Function, Module, Value
 from tfc.ir.loop.build import LoopBuilder
 from tfc.ir.types import F32, TensorType, VectorType, buffer
 
-MACHINE = Machine(parse_target("avx512"), 1, gflops=256.0, gbytes=10.0)
+MACHINE = machine_of(parse_target("avx512")).measured(256.0, 10.0)
 
 
 def kernel_of(module: Module) -> Function:
@@ -45,7 +44,8 @@ def doubled(size: int) -> Function:
 
 
 def test_the_clock_follows_from_the_peak() -> None:
-    assert MACHINE.hertz == pytest.approx(4e9)
+    assert MACHINE.rates.hertz == pytest.approx(4e9)
+    assert MACHINE.peak == pytest.approx(256.0)
 
 
 def test_work_counts_registers_and_loops() -> None:
@@ -64,7 +64,7 @@ def test_work_counts_registers_and_loops() -> None:
 def test_large_products_are_limited_by_arithmetic() -> None:
     found = predict(product(140, 256, 256), {}, MACHINE)
     assert found.limit == "arithmetic"
-    least = 2 * 140 * 256 * 256 / (MACHINE.gflops * 1e9)
+    least = 2 * 140 * 256 * 256 / (MACHINE.peak * 1e9)
     assert least <= found.seconds - CALL_SECONDS <= 1.1 * least
 
 
@@ -78,14 +78,14 @@ def test_what_exceeds_the_last_cache_is_limited_by_memory() -> None:
 
 
 def test_threads_share_tasks_but_not_memory() -> None:
-    two = replace(MACHINE, threads=2)
     kernel = product(140, 256, 256)
     work = work_of(kernel, {})
     assert work.tasks > 1
-    ratio = predict(kernel, {}, two).seconds / predict(kernel, {}, MACHINE).seconds
+    ratio = predict(kernel, {}, MACHINE, 2).seconds / predict(kernel, {}, MACHINE).seconds
     assert 0.5 <= ratio < 0.7
     size = MACHINE.target.l3
-    assert predict(doubled(size), {}, two).limit == "memory"
+    assert predict(doubled(size), {}, MACHINE, 2).limit == "memory"
     assert (
-        predict(doubled(size), {}, two).seconds > 0.99 * predict(doubled(size), {}, MACHINE).seconds
+        predict(doubled(size), {}, MACHINE, 2).seconds
+        > 0.99 * predict(doubled(size), {}, MACHINE).seconds
     )

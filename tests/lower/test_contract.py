@@ -151,7 +151,7 @@ def test_a_tile_fits_the_registers(target: str, shape: tuple[int, int, int]) -> 
     m, k, n = shape
     c = _found(tensors((m, k), (k, n)), lambda b, x, w: b.matmul(x, w))
     machine = parse_target(target)
-    tile = contract.choose_tile(c, machine, {})
+    tile = contract.tiles(c, machine, {})[0].value
     used = tile.th * tile.tw * tile.vectors + tile.vectors + 1
     assert used <= machine.vector_registers
     assert tile.lanes * 32 <= machine.vector_bits

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 
 from tfc.ir.body import Apply, Expr, Reduce, children
 from tfc.ir.dims import DimLike, evaluate, symbols_of
-from tfc.ir.loop.kernel import PARALLEL_WORK as PARALLEL_WORK
-from tfc.ir.loop.kernel import TASK_WORK as TASK_WORK
 from tfc.ir.loop.scalar import MATH
 
 DEFAULT_EXTENT = 64
