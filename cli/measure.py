@@ -31,7 +31,7 @@ def inputs_for(
             pairs = zip(port.shape, given[port.name].shape, strict=True)
             bound |= {dim: size for dim, size in pairs if isinstance(dim, str)}
     sizes = default_sizes(executable, {**fixed, **bound})
-    named = random_inputs(executable, sizes, given)
+    named = executable.with_room(random_inputs(executable, sizes, given))
     return [named[port.name] for port in executable.inputs], sizes
 
 

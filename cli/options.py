@@ -13,6 +13,7 @@ import click
 
 if TYPE_CHECKING:
     from tfc.compiler.build import Options
+    from tfc.compiler.inplace import Wanted
     from tfc.compiler.source import Given
     from tfc.ir.core import Module
     from tfc.runtime.executable import Executable
@@ -43,6 +44,7 @@ class Settings:
     dtype: str = "f32"
     dims: tuple[str, ...] = ()
     shapes: tuple[str, ...] = ()
+    in_place: tuple[str, ...] = ()
     constants: Path | None = None
     rules: tuple[Path, ...] = ()
     print_after: tuple[str, ...] = ()
@@ -77,6 +79,9 @@ _COMPILE = [
     click.option("--shape", "shapes", multiple=True, metavar="INPUT=1x3x224x224",
                  help="Fix the dims of an input. Of a sequence the shapes, each with a comma "
                  "behind it: 2x3,4x3,; none for an optional without an element."),
+    click.option("--in-place", "in_place", multiple=True, metavar="INPUT=OUTPUT[:ROOM]",
+                 help="Make an output in the memory of an input. Along an axis in which they "
+                 "differ it has ROOM: past_*=present_*:1024."),
     click.option("--constants", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
                  help="Where the constants of IR text are read or written."),
     rules_option,
@@ -158,6 +163,16 @@ def parse_dims(texts: tuple[str, ...]) -> dict[str, Given]:
     return dims
 
 
+def parse_in_place(texts: tuple[str, ...]) -> dict[str, Wanted]:
+    """Read --in-place options: INPUT=OUTPUT or INPUT=OUTPUT:ROOM."""
+    wanted: dict[str, Wanted] = {}
+    for text in texts:
+        name, value = named(text, "--in-place")
+        output, colon, room = value.rpartition(":")
+        wanted[name] = (output, int(room)) if colon and room.isdecimal() else value
+    return wanted
+
+
 def parse_shape(text: str) -> tuple[int, ...]:
     """Read `1x3x224x224`; nothing is a scalar."""
     if not re.fullmatch(r"(\d+(x\d+)*)?", text):
@@ -187,9 +202,9 @@ def open_model(path: Path, settings: Settings) -> Module:
     run_rules(settings.rules)
     from tfc.compiler.source import open_inputs, open_module
 
-    dims = parse_dims(settings.dims)
+    dims, in_place = parse_dims(settings.dims), parse_in_place(settings.in_place)
     if not settings.shapes:
-        return open_module(path, dims, settings.constants)
+        return open_module(path, dims, settings.constants, in_place=in_place)
     given = dict(named(text, "--shape") for text in settings.shapes)
     left_open = open_inputs(path)
     shapes = {name: _parse_open(text) for name, text in given.items() if name in left_open}
@@ -197,7 +212,7 @@ def open_model(path: Path, settings: Settings) -> Module:
     if sizes:
         module = open_module(path, dims, settings.constants, shapes=shapes)
         dims |= _sizes_of(module, sizes)
-    return open_module(path, dims, settings.constants, shapes=shapes)
+    return open_module(path, dims, settings.constants, shapes=shapes, in_place=in_place)
 
 
 def _parse_open(text: str) -> Sequence[Any] | None:

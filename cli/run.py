@@ -81,8 +81,8 @@ def command(
     given = read_inputs(inputs, executable.inputs, facts)
     wanted = read_expected(expect, executable.outputs)
     files = _output_files(executable, outputs)
-    results = executable(given)
-    latency = _latency(executable, given)
+    results = executable(executable.with_room(given))
+    latency = _latency(executable, executable.with_room(given))
     for name, path in files.items():
         _save(path, results[name])
     errors = {name: _error(results[name], wanted[name], name) for name in wanted}

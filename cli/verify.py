@@ -104,7 +104,7 @@ def _compiled(
             pairs = zip(port.shape, given[port.name].shape, strict=False)
             sizes |= {dim: size for dim, size in pairs if isinstance(dim, str)}
     values = random_inputs(executable, default_sizes(executable, sizes), given)
-    return values, executable(values)
+    return values, executable(executable.with_room(values))
 
 
 def _expose(module: Module) -> dict[str, str]:

@@ -286,6 +286,14 @@ def _manifest(
         "run_time": [{"name": name, "hi": _dim(signature.limits[name])} for name in signature.told],
         "inputs": [_port(name, type) for name, type in signature.inputs],
         "outputs": [_port(name, type) for name, type in signature.outputs],
+        "in_place": [
+            {
+                "input": signature.inputs[one.input][0],
+                "output": signature.outputs[one.output][0],
+                **({"axis": one.axis, "room": one.room} if one.axis >= 0 else {}),
+            }
+            for one in signature.shared.values()
+        ],
         "isa": {"arch": target.arch, "features": list(target.feature_list)},
         "build": digest.hexdigest(),
         "versions": {"tfc": VERSION, "llvmlite": LLVMLITE_VERSION},

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from tfc.compiler.inplace import InPlace, make_in_place
 from tfc.ir.constants import ConstantStore
 from tfc.ir.core import Function, Module, SymbolInfo
 from tfc.ir.errors import ModelError, UsageError
@@ -28,13 +29,23 @@ def open_module(
     constants: Path | None = None,
     files: list[Path] | None = None,
     shapes: Shapes = None,
+    in_place: InPlace = None,
 ) -> Module:
     """Return the module of a path or an ONNX ModelProto.
 
     constants: the directory with the data of IR text; by default `constants_beside` the file.
     files: gets the files beside an ONNX model that hold its weights. shapes: of inputs that an
-    ONNX model leaves open.
+    ONNX model leaves open. in_place: as for `make_in_place`.
     """
+    module = _read_module(source, dims, constants, files, shapes)
+    if in_place:
+        make_in_place(module, in_place)
+    return module
+
+
+def _read_module(
+    source: Any, dims: Dims, constants: Path | None, files: list[Path] | None, shapes: Shapes
+) -> Module:
     if isinstance(source, (str, Path)) and is_text(Path(source)):
         if shapes:
             raise UsageError("shapes are for ONNX models; IR text has those of its inputs")

@@ -36,6 +36,7 @@ class Trait(Enum):
     COMMUTATIVE = "commutative"
     IDEMPOTENT = "idempotent"  # f(f(x)) == f(x)
     VIEW = "view"  # the result can be the operand's memory under other strides
+    UPDATES = "updates"  # the result is the first operand with some elements replaced
     DIMS = "dims"  # `ref` also works on object arrays of symbolic dims
 
 

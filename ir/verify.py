@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tfc.ir.core import Function, Module, Op, Value
+from tfc.ir.inplace import IN_PLACE, faults
 from tfc.ir.loop.verify import verify_loop
 from tfc.ir.opdef import OPS, OpDef, TypeRefusal
 from tfc.ir.structure import Checker
@@ -54,6 +55,16 @@ class GraphChecker(Checker):
             encoding = value.encoding
             if encoding and not _in_order(encoding.perm):
                 self.fail(f"{value!r} is an input, but not row-major")
+        self._in_place(function)
+
+    def _in_place(self, function: Function) -> None:
+        types = [
+            [value.type for value in values if isinstance(value.type, TensorType)]
+            for values in (function.args, function.outputs)
+        ]
+        fault = faults(function.attrs.get(IN_PLACE, ()), *types)
+        if fault:
+            self.fail(f"@{function.name}: {fault}")
 
     def isolated(self, op: Op) -> bool:
         return op.defn is OPS.get("fused")

@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tfc.runtime.arrays import DATA_AT, address, pointer_at
 from tfc.runtime.errors import InputError, RuntimeFault
+from tfc.runtime.inplace import Shared, check_apart
 from tfc.runtime.library import TENSOR_WORDS, Context, Library
 from tfc.runtime.pool import shared_pool
 from tfc.runtime.pycall import FastCall, State, install, layout_is_known
@@ -37,28 +39,10 @@ _FAULTS = {
     6: "a symbol is out of its bounds",
 }
 
-# Where an array object holds the address of its data: the first field behind the object's head,
-# part of numpy's ABI (PyArrayObject_fields). `array.ctypes.data` takes 0.7 us, this 0.1.
-_DATA_AT = object.__basicsize__
-_pointer_at = ctypes.c_void_p.from_address
-
 
 def _words(count: int) -> Any:
     """Return `count` 64-bit words, all zero, that native code can read: at least one."""
     return (ctypes.c_int64 * max(count, 1))()
-
-
-def _address(array: Array) -> int:
-    return _pointer_at(id(array) + _DATA_AT).value or 0
-
-
-def _check_layout() -> None:
-    array = np.empty(1)
-    if _address(array) != array.ctypes.data:
-        raise ImportError("this Python does not keep numpy arrays as tfc expects it")
-
-
-_check_layout()
 
 
 class Executable(FastCall):
@@ -78,6 +62,8 @@ class Executable(FastCall):
         self._input_names = tuple([port.name for port in self.inputs])
         self._output_names = tuple([port.name for port in self.outputs])
         self._dtypes = tuple(numpy_dtype(port.dtype) for port in self.inputs)
+        entries = [Shared(self.signature, e, self._dtypes) for e in manifest.get("in_place", ())]
+        self._shared = {one.input: one for one in entries}
         self._plans: dict[Any, _Plan] = {}
         # The inputs of which plans depend on what they hold, too.
         held = {element.input for element in self.signature.elements}
@@ -85,10 +71,10 @@ class Executable(FastCall):
         self._spaces: list[_Space] = []
         self._home: _Space | None = None
         self._fast_words = self._fast_state() if layout_is_known() else None
-        # The native method makes outputs of the dims that it knows before: without a context it
-        # leaves the call to `_call_slowly`.
+        # The native method makes new outputs of the dims that it knows before: without a context
+        # it leaves the call to `_call_slowly`.
         told = any(port.told for port in self.outputs)
-        self._fast = None if told else self._fast_words
+        self._fast = None if told or entries else self._fast_words
         self._stages: Callable[[str], str] | None = None
         _executables.add(self)
 
@@ -123,6 +109,19 @@ class Executable(FastCall):
             )
         results = self._run(inputs)
         return results[0] if len(results) == 1 else tuple(results)
+
+    def with_room(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
+        """Return arrays by name as a call takes them, with copies of what it writes to.
+
+        An output in an input's memory changes that input. Where it grows (`in_place` of
+        `tfc.compile`) the input has to be a view of an array with room for the result, which is a
+        view of the same array and the next call's input.
+        """
+        arrays = dict(zip(self._input_names, map(np.asarray, self._ordered(inputs)), strict=True))
+        for one in self._shared.values():
+            name = one.port.name
+            arrays[name] = one.copied(as_input(arrays[name], one.port, one.dtype))
+        return arrays
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the artifact, which `tfc.load` reads, to `path`."""
@@ -170,12 +169,15 @@ class Executable(FastCall):
             frame = _Frame(plan, len(arrays))
         words, at = frame.words, 0
         for x in arrays:
-            words[at] = _pointer_at(id(x) + _DATA_AT).value
+            words[at] = pointer_at(id(x) + DATA_AT).value
             at += TENSOR_WORDS
         results = []
-        for shape, dtype in plan.outputs:
-            y = np.empty(shape, dtype)
-            words[at] = _pointer_at(id(y) + _DATA_AT).value
+        for shape, dtype, source in plan.outputs:
+            if source is None:
+                y = np.empty(shape, dtype)
+            else:
+                y = source.result(arrays[source.input], shape)
+            words[at] = pointer_at(id(y) + DATA_AT).value
             at += TENSOR_WORDS
             results.append(y)
         space = self._taken_space()
@@ -204,6 +206,8 @@ class Executable(FastCall):
         dtypes = self._dtypes
         if len(inputs) != len(dtypes):
             self.signature.check_count(len(inputs))
+        if self._shared:
+            return self._checked_in_place(inputs)
         for x, dtype in zip(inputs, dtypes):  # noqa: B905 - lengths were compared
             if type(x) is not np.ndarray or x.dtype is not dtype:
                 break
@@ -214,6 +218,16 @@ class Executable(FastCall):
             return inputs
         entries = zip(inputs, self.inputs, dtypes, strict=True)
         return [as_input(x, port, dtype) for x, port, dtype in entries]
+
+    def _checked_in_place(self, inputs: Sequence[Any]) -> Sequence[Array]:
+        arrays = [
+            self._shared[i].checked(x) if i in self._shared else as_input(x, port, dtype)
+            for i, (x, port, dtype) in enumerate(
+                zip(inputs, self.inputs, self._dtypes, strict=True)
+            )
+        ]
+        check_apart(arrays, self._shared, self._input_names)
+        return arrays
 
     def _plan(self, key: Any, arrays: Sequence[Array]) -> _Plan:
         self.signature.check_shapes([x.shape for x in arrays])
@@ -317,9 +331,16 @@ class _Plan:
     def __init__(self, executable: Executable, arrays: Sequence[Array]) -> None:
         self.shapes = shapes = [x.shape for x in arrays]
         self.frames: list[_Frame] = []
-        self.outputs: list[tuple[tuple[int, ...], np.dtype[Any]]] = []
+        # Of each output the dims, the type, and the input in whose memory it is made.
+        self.outputs: list[tuple[tuple[int, ...], np.dtype[Any], Shared | None]] = []
         self.workspace = 0
         ports = executable.outputs
+        made_in = {one.output: one for one in executable._shared.values()}
+        # The bytes that a run may write to of each input.
+        self.room = [
+            executable._shared[i].bytes(shape) if i in executable._shared else 0
+            for i, shape in enumerate(shapes)
+        ]
         # For each output its rank if the run tells its dims, and how far from the end of the frame
         # they stand; empty where a run tells none.
         self.told: list[tuple[int | None, int]] = []
@@ -331,7 +352,7 @@ class _Plan:
         inputs = _words(TENSOR_WORDS * len(shapes))
         for i, (shape, x) in enumerate(zip(shapes, arrays, strict=True)):
             start = TENSOR_WORDS * i + 2
-            inputs[start - 2] = _address(x)
+            inputs[start - 2] = address(x)
             inputs[start : start + len(shape)] = list(shape)
         outputs = _words(TENSOR_WORDS * len(ports))
         symbols = _words(len(executable.signature.symbols))
@@ -342,7 +363,7 @@ class _Plan:
             start = TENSOR_WORDS * i + 2
             # A negative size makes the run fail, with the reason.
             shape = tuple(max(0, dim) for dim in outputs[start : start + len(port.shape)])
-            self.outputs.append((shape, numpy_dtype(port.dtype)))
+            self.outputs.append((shape, numpy_dtype(port.dtype), made_in.get(i)))
         self.workspace = executable._library.workspace_size(symbols, executable.threads)
 
 
@@ -353,10 +374,10 @@ class _Frame:
         self.words = _words(TENSOR_WORDS * (n_inputs + len(plan.outputs)))
         self.inputs = ctypes.addressof(self.words)
         self.outputs = self.inputs + 8 * TENSOR_WORDS * n_inputs
-        sizes = [0] * n_inputs + [
-            int(np.prod(shape, dtype=object)) * dtype.itemsize for shape, dtype in plan.outputs
+        sizes = plan.room + [
+            int(np.prod(shape, dtype=object)) * dtype.itemsize for shape, dtype, _ in plan.outputs
         ]
-        shapes = [*plan.shapes, *(shape for shape, _ in plan.outputs)]
+        shapes = [*plan.shapes, *(shape for shape, _, _ in plan.outputs)]
         for i, (shape, size) in enumerate(zip(shapes, sizes, strict=True)):
             at = TENSOR_WORDS * i
             self.words[at + 1] = size
@@ -376,7 +397,7 @@ class _Space:
 
     def grow(self, size: int) -> None:
         self.memory = np.empty(size + _ALIGNMENT, np.uint8)
-        start = _address(self.memory)
+        start = address(self.memory)
         self.context.workspace = start + -start % _ALIGNMENT
         self.context.workspace_bytes = self.size = size
 

@@ -18,6 +18,7 @@ from tfc.runtime.loader import load
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+    from tfc.compiler.inplace import InPlace
     from tfc.compiler.source import Dims, Shapes
     from tfc.compiler.target import Target
     from tfc.graph import Graph, Tensor
@@ -38,6 +39,7 @@ def compile(
     dtype: str = "f32",
     dims: Dims = None,
     shapes: Shapes = None,
+    in_place: InPlace = None,
     name: str | None = None,
     constants: str | os.PathLike[str] | None = None,
 ) -> Executable:
@@ -53,6 +55,9 @@ def compile(
     shapes: for an ONNX input whose type leaves them open, by name: of a tensor of unknown rank its
     shape; of a sequence the list of its tensors' shapes, which become inputs NAME.0 and so on; of
     an optional what it holds, or None where that is nothing. A name in a shape is a dynamic dim.
+    in_place: outputs that a run makes in the memory of inputs, which it changes, as
+    {"h": "h_next"}; where the two differ along one axis, as a cache that grows, with what the
+    memory has room for: {"past_*": ("present_*", 1024)}. See `Executable.with_room`.
     name: what the artifact is called. constants: where the data of IR text is.
 
     An ONNX file that was compiled before with the same options comes from the cache, unless this
@@ -68,6 +73,7 @@ def compile(
         "dtype": dtype,
         "dims": dims,
         "shapes": shapes,
+        "in_place": in_place,
         "name": name,
         "constants": constants,
     }

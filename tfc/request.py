@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tfc.compiler.build import Build, Options, precision
 from tfc.compiler.codegen.host import missing_features, resolve_target
 from tfc.compiler.driver import print_stage
+from tfc.compiler.inplace import InPlace, make_in_place
 from tfc.compiler.source import Dims, Shapes, is_text, open_module, specialise
 from tfc.compiler.target import Target
 from tfc.graph import Graph, Tensor
@@ -39,6 +40,7 @@ class Request:
     dtype: str
     dims: Dims
     shapes: Shapes
+    in_place: InPlace
     name: str | None
     constants: str | os.PathLike[str] | None
     _files: list[Path] = field(default_factory=list, init=False)
@@ -93,12 +95,14 @@ class Request:
         source = self._source
         if not isinstance(source, Graph):
             folder = Path(self.constants) if self.constants else None
-            return open_module(source, self.dims, folder, self._files, self.shapes)
+            return open_module(source, self.dims, folder, self._files, self.shapes, self.in_place)
         if self.shapes:
             raise UsageError("shapes are for ONNX models; a graph has those of its inputs")
         module = source.copy()
         if self.dims:
             specialise(module, self.dims)
+        if self.in_place:
+            make_in_place(module, self.in_place)
         return module
 
 

@@ -24,6 +24,7 @@ from tfc.ir.core import Element, Function
 from tfc.ir.dims import Call, Dim, DimLike, Symbol, bounds, symbols_of, terms_of
 from tfc.ir.errors import CompileError, UnsupportedError
 from tfc.ir.extent import highest, most, room
+from tfc.ir.inplace import Shared, shared_memory
 from tfc.ir.symbols import start_symbols
 from tfc.ir.types import TensorType
 
@@ -65,6 +66,8 @@ class Signature:
     # The symbols in outputs' dims that a run tells, and the bounds of all that it binds.
     told: tuple[str, ...]
     limits: dict[str, DimLike]
+    # The outputs in the memory of inputs, by their positions.
+    shared: dict[int, Shared]
 
     @classmethod
     def of_main(cls, main: Function) -> Signature:
@@ -76,7 +79,14 @@ class Signature:
             attrs.get("workspace", 0),
             told_symbols(main),
             highest(main),
+            {one.output: one for one in shared_memory(main)},
         )
+
+    def memory(self, output: int) -> TensorType:
+        """The tensor whose memory an output lies in: itself, or one with room for more."""
+        _, type = self.outputs[output]
+        shared = self.shared.get(output)
+        return type if shared is None else TensorType(type.dtype, shared.shape(type.shape))
 
     def is_told(self, dim: DimLike) -> bool:
         """Whether only a run tells what an output's dim is."""
@@ -333,7 +343,8 @@ class _Abi:
                     fits = self.b.compare("icmp sge", "i64", self.b.dim(size), "0")
                     self._require(fits, BAD_SHAPE)
                 self._store_dim(position, axis, size)
-            sizes.append(self.b.dim(room(type.shape, limits) * type.dtype.bytes))
+            memory = self.signature.memory(position)
+            sizes.append(self.b.dim(room(memory.shape, limits) * memory.dtype.bytes))
         return sizes
 
     def _store_dim(self, position: int, axis: int, dim: DimLike) -> None:
@@ -413,6 +424,7 @@ class _Abi:
             workspace = self._checked_workspace(ctx)
             constants = self._constants(ctx) if has_constants else "null"
             args = [f"ptr {value}" for value in (ctx, workspace, constants)]
+            self._place_outputs()
             args += self._data_pointers("%inputs", len(self.signature.inputs))
             args += self._data_pointers("%outputs", len(self.signature.outputs))
             args += [f"i64 {b.symbols[name]}" for name in self.signature.symbols]
@@ -430,8 +442,18 @@ class _Abi:
 
     def _check_capacities(self, sizes: Sequence[str]) -> None:
         for position, size in enumerate(sizes):
-            capacity = self._load("i64", "%outputs", position * TENSOR_BYTES + TENSOR_CAPACITY)
+            base, at = "%outputs", position
+            if position in self.signature.shared:
+                base, at = "%inputs", self.signature.shared[position].input
+            capacity = self._load("i64", base, at * TENSOR_BYTES + TENSOR_CAPACITY)
             self._require(self.b.compare("icmp sge", "i64", capacity, size), SMALL_OUTPUT)
+
+    def _place_outputs(self) -> None:
+        """Write where the outputs in the memory of inputs are."""
+        for position, shared in self.signature.shared.items():
+            data = self._load("ptr", "%inputs", shared.input * TENSOR_BYTES + TENSOR_DATA)
+            field = self._field("%outputs", position * TENSOR_BYTES + TENSOR_DATA)
+            self.b.line(f"store ptr {data}, ptr {field}, align 8")
 
     def _checked_workspace(self, ctx: str) -> str:
         b = self.b

@@ -27,7 +27,7 @@ extern "C" {
 /* A dense row-major array. dims beyond its rank are not looked at. */
 typedef struct {
   void *data;
-  int64_t capacity; /* bytes at data; of inputs it is not looked at */
+  int64_t capacity; /* bytes at data; of inputs it is looked at where outputs are made in them */
   int64_t dims[$RANK];
 } ${P}_tensor;
 
@@ -125,6 +125,11 @@ def _overview(signature: Signature) -> list[str]:
     ports = [("input", port) for port in signature.inputs]
     ports += [("output", port) for port in signature.outputs]
     lines = [_comment(f"{kind} {name}: {type}") for kind, (name, type) in ports]
+    lines += [
+        _comment(f"{signature.outputs[one.output][0]} is made in the memory of "
+        f"{signature.inputs[one.input][0]}, {signature.memory(one.output)}")
+        for one in signature.shared.values()
+    ]  # fmt: skip
     lines += [
         f"{name} is told by a run, at most {signature.limits[name]}" for name in signature.told
     ]

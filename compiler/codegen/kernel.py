@@ -20,6 +20,7 @@ from tfc.compiler.codegen.values import CTX_PARALLEL_FOR, CTX_USER, Linear
 from tfc.compiler.target import Target
 from tfc.ir.core import Block, Function, Op, Value
 from tfc.ir.errors import CompileError
+from tfc.ir.loop.nodes import ALIASED
 from tfc.ir.loop.scalar import MATH
 from tfc.ir.types import BOOL, I64, BufferType, DType, ScalarType, VectorType
 
@@ -37,6 +38,7 @@ class Emitter(LoopEmitter):
     def __init__(self, target: Target, name: str) -> None:
         super().__init__(target)
         self.function_name = name
+        self.aliased = False
         self.worker = ""  # inside a parallel body: its worker
 
     def rule(self, name: str) -> Callable[[Emitter, Op], None] | None:
@@ -44,6 +46,7 @@ class Emitter(LoopEmitter):
 
     def emit_function(self, function: Function) -> None:
         self._find_constant_arguments(function)
+        self.aliased = ALIASED in function.attrs
         with self.function() as text:
             params = ["ptr noalias readonly " + self.param("%ctx", "ptr")]
             for i, arg in enumerate(function.args):
@@ -68,9 +71,13 @@ class Emitter(LoopEmitter):
         if not isinstance(arg.type, BufferType):
             return f"{type} {'zeroext ' if type == 'i1' else ''}{name}"
         # Memory that nobody writes may be reached through several noalias pointers.
-        return f"ptr noalias {'readonly ' if arg in self.constant_arguments else ''}{name}"
+        alone = "" if self.aliased else "noalias "
+        return f"ptr {alone}{'readonly ' if arg in self.constant_arguments else ''}{name}"
 
     def _find_constant_arguments(self, function: Function) -> None:
+        """Note the buffers whose memory nobody writes."""
+        if ALIASED in function.attrs:
+            return
         self.constant_arguments |= {
             arg for arg in function.args if isinstance(arg.type, BufferType)
         }

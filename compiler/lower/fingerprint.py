@@ -76,7 +76,7 @@ def _names(kind: type) -> tuple[str, ...]:
 
 def code_fingerprint(function: Function) -> Hashable:
     """Return what is the same for functions with the same code; their names do not matter."""
-    parts: list[Hashable] = [*function.symbols.items()]
+    parts: list[Hashable] = [*function.symbols.items(), *function.attrs.items()]
     _add_block(function.block, parts, {})
     return tuple(parts)
 

@@ -44,7 +44,9 @@ from tfc.ir.dims import DimLike, symbol, symbols_of
 from tfc.ir.loop.build import LoopBuilder
 from tfc.ir.loop.kernel import Memory as OwnMemory
 from tfc.ir.loop.kernel import write_kernel
+from tfc.ir.loop.nodes import ALIASED
 from tfc.ir.loop.verify import THREADS
+from tfc.ir.opdef import Trait
 from tfc.ir.symbols import dims_in
 from tfc.ir.types import F32, BufferType, DType, TensorType, row_major
 
@@ -139,8 +141,8 @@ class KernelBuilder:
         for value in op.operands:
             if _wants_copy(value, self.storage):
                 copied = Root(RootKind.TEMP, value, _size(value))
-                steps.append(self.copy_to(value, copied, 0))
                 places.append(Place(copied, 0, row_major(shape_of(value))))
+                steps.append(self.copy_to(value, places[-1]))
             else:
                 places.append(self.storage.place(value))
         places += [self.storage.place(value) for value in op.results]
@@ -149,10 +151,13 @@ class KernelBuilder:
             OwnMemory(_view_type(value, place), place.strides, place.lead)
             for value, place in zip(values, places, strict=True)
         ]
-        written = write_kernel(op, op.name, memories)
+        updated = Trait.UPDATES in op.defn.traits and places[0] == places[len(op.operands)]  # type: ignore[attr-defined]
+        written = write_kernel(op, op.name, memories, updated)
         for type in written.scratch:
             (size,) = type.shape
             places.append(_scratch("scratch", size, type.dtype)[1])
+        if _overlap(places[: len(op.operands)], places[len(op.operands) :]):
+            written.function.attrs[ALIASED] = True
         writes = len(op.results) + len(written.scratch)
         steps.append(Step(self._unique(self._with_symbols(written.function)), places, writes))
         return steps
@@ -221,23 +226,23 @@ class KernelBuilder:
         output = Output(op.result, self._address(op.result, at), composer.load(operand, index))
         return self._kernel("copy", Nest(tuple(iters), (output,)))
 
-    def copy_out(self, value: Value, position: int) -> Step:
-        """The step that copies `value` into output `position`."""
-        root = Root(RootKind.OUTPUT, value, _size(value), position)
-        return self.copy_to(value, root, 0)
-
-    def copy_to(self, value: Value, root: Root, offset: DimLike) -> Step:
-        """The step that copies `value` to dense, row-major memory."""
+    def copy_to(self, value: Value, target: Place, source: Place | None = None) -> Step:
+        """The step that copies `value`, which lies at `source` if that is given, to a place."""
         composer = Composer(set(), {}, self._access, {})
         iters = index_iters(shape_of(value), composer)
         index = tuple(it.dim for it in iters)
-        target = Value(value.type, Block(), 0, "out")
-        strides = row_major(shape_of(value))
-        address: DimLike = 0
-        for i, stride in zip(index, strides, strict=True):
+        result = Value(value.type, Block(), 0, "out")
+        address = target.lead
+        for i, stride in zip(index, target.strides, strict=True):
             address = address + i * stride
-        nest = Nest(tuple(iters), (Output(target, address, composer.load(value, index)),))
-        (step,) = self._kernel("copy", nest, {target: Place(root, offset, strides)})
+        places = {result: target}
+        if source is not None:
+            stored = Value(value.type, Block(), 0, "stored")
+            places[stored] = source
+            composer = Composer(set(), {}, lambda _: Access(source.strides, source.lead), {})
+            value = stored
+        nest = Nest(tuple(iters), (Output(result, address, composer.load(value, index)),))
+        (step,) = self._kernel("copy", nest, places)
         return step
 
     def border(self, op: Op, parts: Sequence[Part]) -> Step | None:
@@ -542,7 +547,9 @@ class KernelBuilder:
         """
         own = [places.get(value) or self.storage.place(value) for value in (*reads, *written)]
         types = [_view_type(v, p) for v, p in zip((*reads, *written), own, strict=True)]
-        key = fingerprint((types, parts), (*reads, *written)) if parts is not None else None
+        aliased = _overlap(own[: len(reads)], own[len(reads) :])
+        what = (types, parts, aliased)
+        key = fingerprint(what, (*reads, *written)) if parts is not None else None
         if key is not None and key in self._by_parts:
             return Step(self._by_parts[key], own, len(written))
         names = [f"x{i}" for i in range(len(reads))] + [f"y{i}" for i in range(len(written))]
@@ -553,7 +560,8 @@ class KernelBuilder:
         for schedule in schedules:
             schedule(emitter)
         builder.emit("return")
-        kernel = self._unique(self._with_symbols(Function(name, block, "kernel")))
+        function = Function(name, block, "kernel", attrs={ALIASED: True} if aliased else {})
+        kernel = self._unique(self._with_symbols(function))
         if key is not None:
             self._by_parts[key] = kernel
         return Step(kernel, own, len(written))
@@ -576,6 +584,12 @@ class KernelBuilder:
             if self.made is not None:
                 self.made(self.program, function)
         return known
+
+
+def _overlap(read: Sequence[Place], written: Sequence[Place]) -> bool:
+    """Whether a kernel reads memory that it writes."""
+    roots = [place.root for place in read]
+    return any(place.root in roots for place in written)
 
 
 def _wants_copy(value: Value, storage: Storage) -> bool:

@@ -15,6 +15,7 @@ from tfc.compiler.passes.assume import Assumed
 from tfc.ir.core import Block, Function, Module, Value
 from tfc.ir.dims import DimLike, symbols_of
 from tfc.ir.extent import highest, most, room
+from tfc.ir.inplace import IN_PLACE, Shared
 from tfc.ir.loop.build import LoopBuilder
 from tfc.ir.loop.nodes import BindAttrs, BufferAttrs, CallAttrs, ConstantAttrs
 from tfc.ir.symbols import ASSUMES, type_symbols
@@ -56,7 +57,14 @@ class MainWriter:
         self.bound: set[str] = set()
 
     def write(self, items: Sequence[Item]) -> None:
-        types = [self._whole(type) for _, type in (*self.inputs, *self.outputs)]
+        shared = self.storage.in_place
+        types = [
+            self._whole(type, ends.get(i))
+            for tensors, ends in (
+                (self.inputs, shared.by_input), (self.outputs, shared.by_output),
+            )
+            for i, (_, type) in enumerate(tensors)
+        ]  # fmt: skip
         names = [f"in{i}" for i in range(len(self.inputs))]
         names += [f"out{i}" for i in range(len(self.outputs))]
         block = Block(types, names)
@@ -73,6 +81,8 @@ class MainWriter:
         }
         if sizes := self._sizes():
             attrs["sizes"] = sizes
+        if IN_PLACE in self.source.attrs:
+            attrs[IN_PLACE] = self.source.attrs[IN_PLACE]
         symbols = dict(self.source.symbols)
         self.program.add(Function("main", block, "main", symbols, (), attrs))
 
@@ -301,10 +311,11 @@ class MainWriter:
                     raise AssertionError("a carried value outside of its loop")
         return self.pointers[root]
 
-    def _whole(self, type: object) -> BufferType:
+    def _whole(self, type: object, shared: Shared | None) -> BufferType:
         """The memory of an input or output, as much as there is at the start of a run."""
         assert isinstance(type, TensorType)
-        return BufferType(type.dtype, (room(type.shape, self.limits),), (1,))
+        shape = type.shape if shared is None else shared.shape(type.shape)
+        return BufferType(type.dtype, (room(shape, self.limits),), (1,))
 
 
 def _message(trips: DimLike) -> str:

@@ -128,11 +128,11 @@ class ProgramBuilder:
     def _lower_parts(self, op: Op) -> None:
         """Build a concat or pad: what its operands' producers have not written already."""
         parts = PARTS[op.name](op)
-        inside = [self.storage.inside.get(op.operands[p.operand]) == (op.result, p) for p in parts]
+        there = [self.storage.is_there(op.operands[p.operand], op.result, p) for p in parts]
         if not parts:
             self._call(self.kernels.group(Group.of(op)), op)
             return
-        for part, done in zip(parts, inside, strict=True):
+        for part, done in zip(parts, there, strict=True):
             if not done:
                 self._call(self.kernels.copy_part(op, part), op)
         border = self.kernels.border(op, parts)
@@ -181,8 +181,7 @@ class ProgramBuilder:
             place = self.storage.place(yields[position])
             there = (to.root, to.offset)
             if (place.root, place.offset) != there and there not in done:
-                step = self.kernels.copy_to(yields[position], to.root, to.offset)
-                self._call([step], op)
+                self._call([self.kernels.copy_to(yields[position], to)], op)
             done.add(there)
         items, self.items = self.items, outer
         return items
@@ -195,7 +194,7 @@ class ProgramBuilder:
                 return place
         shape = shape_of(value)
         place = Place(Root(RootKind.TEMP, value, product(shape)), 0, row_major(shape))
-        self._call([self.kernels.copy_to(value, place.root, 0)], op)
+        self._call([self.kernels.copy_to(value, place)], op)
         return place
 
     def _scalar(self, value: Value) -> Scalar:
@@ -205,9 +204,29 @@ class ProgramBuilder:
     # -- outputs --------------------------------------------------------------------------------
 
     def _finish_outputs(self) -> None:
-        """Copy the returned values that no kernel could produce in place."""
+        """Copy the returned values that no kernel could produce in place.
+
+        The memory of inputs is written last, when nothing reads what was in it.
+        """
+        left = []
         for position, value in enumerate(self.function.outputs):
             place = self.storage.place(value)
+            target = self.storage.output_place(value, position)
             if place.root.kind is RootKind.OUTPUT and place.root.position == position:
                 continue
-            self._call([self.kernels.copy_out(value, position)], None)
+            if target.root.kind is not RootKind.INPUT:
+                self._call([self.kernels.copy_to(value, target)], None)
+            elif place != target:
+                left.append((value, target))
+        ready = [(self._apart(value), value, target) for value, target in left]
+        for source, value, target in ready:
+            self._call([self.kernels.copy_to(value, target, source)], None)
+
+    def _apart(self, value: Value) -> Place | None:
+        """A place of a value that is none of an input's, or None if it lies so itself."""
+        if self.storage.place(value).root.kind is not RootKind.INPUT:
+            return None
+        shape = shape_of(value)
+        place = Place(Root(RootKind.TEMP, value, product(shape)), 0, row_major(shape))
+        self._call([self.kernels.copy_to(value, place)], None)
+        return place

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from tfc.compiler.lower.compose import Access, Composer
+from tfc.compiler.lower.inplace import InPlace
 from tfc.ir.body import Iter, Load
 from tfc.ir.core import Block, Function, Op, Value
 from tfc.ir.dims import (
@@ -175,6 +176,7 @@ class Storage:
 
     def __init__(self, function: Function) -> None:
         self.function = function
+        self.in_place = InPlace(function)
         self.inside: dict[Value, tuple[Value, Part]] = {}
         self.direct: dict[Value, int] = {}
         self.into: dict[Value, tuple[Op, int]] = {}
@@ -196,12 +198,44 @@ class Storage:
     # -- who is produced inside whom ------------------------------------------------------------
 
     def _assign(self) -> None:
-        returned = self.function.outputs
-        for position, value in enumerate(returned):
+        returned = list(enumerate(self.function.outputs))
+        # What belongs in an input's memory gets there first, if it is returned twice.
+        for position, value in sorted(returned, key=lambda each: not self._is_shared(each[0])):
             source = self._through_reshapes(value)
-            if source is not None and source not in self.direct:
+            if source is None or source in self.direct:
+                continue
+            if not self._is_shared(position) or self._may_replace(position, source, value):
                 self.direct[source] = position
         self._assign_block(self.function.block)
+
+    def _is_shared(self, position: int) -> bool:
+        return position in self.in_place.by_output
+
+    def _may_replace(self, position: int, source: Value, output: Value) -> bool:
+        """Whether an output's source may be produced in the memory of the input that it shares."""
+        one = self.in_place.by_output[position]
+        if source is not output and one.axis >= 0:
+            return False
+        kept, op = self.in_place.kept(one), source.op
+        if op is None or is_control(op):
+            return False
+        if op.name in PARTS:
+            parts = [p for p in PARTS[op.name](op) if op.operands[p.operand] is kept]
+            return len(parts) == 1 and not any(parts[0].starts)
+        return self.in_place.allows(one, source, lambda op: _may_view(op) or op.name == CHECK)
+
+    def is_there(self, operand: Value, whole: Value, part: Part) -> bool:
+        """Whether an operand lies where its part of the result is, without a copy."""
+        if self.inside.get(operand) == (whole, part):
+            return True
+        return operand.op is None and self.place(operand) == self._part_place(whole, part)
+
+    def _part_place(self, whole: Value, part: Part) -> Place:
+        around = self.place(whole)
+        offset = around.offset
+        for start, stride in zip(part.starts, around.strides, strict=True):
+            offset = offset + start * stride
+        return Place(around.root, offset, around.strides, around.lead)
 
     def _assign_block(self, block: Block) -> None:
         for op in reversed(block):
@@ -288,27 +322,22 @@ class Storage:
 
     def _place(self, value: Value) -> Place:
         if value in self.direct:
-            strides, size = storage_strides(value)
-            root = Root(RootKind.OUTPUT, value, size, self.direct[value])
-            return Place(root, 0, strides)
+            return self.output_place(value, self.direct[value])
         if value in self.into:
             target = self.yield_place(*self.into[value])
             return Place(target.root, target.offset, storage_strides(value)[0])
         if value in self.inside:
-            whole, part = self.inside[value]
-            around = self.place(whole)
-            offset = around.offset
-            for start, stride in zip(part.starts, around.strides, strict=True):
-                offset = offset + start * stride
-            return Place(around.root, offset, around.strides, around.lead)
+            return self._part_place(*self.inside[value])
         if value.op is None:
             assert isinstance(value.owner, Block)
             holder = value.owner.parent
             if isinstance(holder, Op):
                 return self._argument(holder, value)
-            size = product(shape_of(value))
-            return Place(Root(RootKind.INPUT, value, size, value.index), 0,
-                         row_major(shape_of(value)))  # fmt: skip
+            shape = shape_of(value)
+            shared = self.in_place.by_input.get(value.index)
+            around = shape if shared is None else shared.shape(shape)
+            return Place(Root(RootKind.INPUT, value, product(around), value.index), 0,
+                         row_major(around))  # fmt: skip
         if value.op.name == "loop" and value.index < _carried(value.op):
             return _whole(self.loop(value.op).carries[value.index].result)
         if value.op.name == CHECK:
@@ -319,6 +348,16 @@ class Storage:
         strides, size = storage_strides(value)
         kind = RootKind.CONSTANT if is_data(value.op) else RootKind.TEMP
         return Place(Root(kind, value, size), 0, strides)
+
+    def output_place(self, value: Value, position: int) -> Place:
+        """Where output `position` belongs, as `value`, which is it or has the same elements."""
+        shared = self.in_place.by_output.get(position)
+        shape = shape_of(value)
+        if shared is None:
+            root = Root(RootKind.OUTPUT, value, product(shape), position)
+            return Place(root, 0, row_major(shape))
+        root = self.place(self.in_place.kept(shared)).root
+        return Place(root, 0, row_major(shared.shape(shape)))
 
     # -- regions --------------------------------------------------------------------------------
 

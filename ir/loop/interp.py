@@ -6,6 +6,7 @@ lanes, bf16 is held as exact float32.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -16,8 +17,14 @@ from tfc.ir.core import Block, Function, Module, Op, Value
 from tfc.ir.dims import evaluate
 from tfc.ir.errors import UsageError, VerifyError
 from tfc.ir.extent import highest, room
+<<<<<<< HEAD
 from tfc.ir.loop import numeric, tiles
 from tfc.ir.loop.memory import AccessError, Array, Buffer, flat, fresh, make_buffer
+=======
+from tfc.ir.inplace import Shared, shared_memory
+from tfc.ir.loop import numeric
+from tfc.ir.loop.memory import GARBAGE, AccessError, Array, Buffer, flat, fresh, make_buffer
+>>>>>>> 4948d35 (Outputs are made in the memory of inputs where the user says so)
 from tfc.ir.symbols import bind_elements, bind_shapes, check_bounds, define, run_time_symbols
 from tfc.ir.types import BF16, U8, BufferType, DType, ScalarType, TensorType, Type, VectorType
 
@@ -68,17 +75,39 @@ def run_program(
     define(main.symbols, machine.symbols)
     check_bounds(main.symbols, machine.symbols)
     limits = highest(main)
-    outputs = {
-        name: fresh(evaluate(room(type.shape, limits), machine.symbols), type.dtype)
-        for name, type in main.attrs["outputs"]
-    }
-    machine.function(main, [*given, *outputs.values()])
-    return {
-        name: outputs[name]
-        .view(arrays.numpy_dtype(type.dtype))[: evaluate(type.size, machine.symbols)]
-        .reshape([evaluate(dim, machine.symbols) for dim in type.shape])
-        for name, type in main.attrs["outputs"]
-    }
+    outputs: list[Array] = [
+        fresh(evaluate(room(type.shape, limits), machine.symbols), type.dtype)
+        for _, type in main.attrs["outputs"]
+    ]
+    shared = {one.output: one for one in shared_memory(main)}
+    for one in shared.values():
+        given[one.input] = outputs[one.output] = _with_room(given[one.input], one)
+    machine.function(main, [*given, *outputs])
+    results = {}
+    for position, (name, type) in enumerate(main.attrs["outputs"]):
+        whole = outputs[position].view(arrays.numpy_dtype(type.dtype))
+        shape = [evaluate(dim, machine.symbols) for dim in type.shape]
+        if position in shared:
+            results[name] = _filled(whole, shared[position], shape).copy()
+        else:
+            results[name] = whole[: math.prod(shape)].reshape(shape)
+    return results
+
+
+def _with_room(array: Array, shared: Shared) -> Array:
+    """Return flat memory with room for more, which begins with an array."""
+    whole = np.full(math.prod(_sizes(shared, array.shape)), GARBAGE, array.dtype)
+    _filled(whole, shared, array.shape)[...] = array
+    return whole
+
+
+def _filled(whole: Array, shared: Shared, shape: Sequence[int]) -> Array:
+    """The tensor of `shape` in memory that has room for more."""
+    return whole.reshape(_sizes(shared, shape))[tuple(slice(size) for size in shape)]
+
+
+def _sizes(shared: Shared, shape: Sequence[int]) -> list[int]:
+    return [evaluate(size, {}) for size in shared.shape(shape)]
 
 
 class Machine:

@@ -155,6 +155,8 @@ class KernelWriter:
 
     def copy(self, source: Value, target: Value, shape: Sequence[DimLike]) -> None:
         """Copy a tensor of `shape`, converted to the target's element type, on threads."""
+        if source is target:
+            return
         if not shape:
             self._copy_one(source, target, (), 0)
             return
@@ -203,12 +205,17 @@ def lanes_along(axis: int, *buffers: Value) -> int:
     return VECTOR_BYTES // widest
 
 
-def write_kernel(op: Op, name: str, memories: Sequence[Memory]) -> Written:
-    """Write the kernel of an op that has `loops`; memories: of its operands, then its results."""
+def write_kernel(op: Op, name: str, memories: Sequence[Memory], in_place: bool = False) -> Written:
+    """Write the kernel of an op that has `loops`; memories: of its operands, then its results.
+
+    in_place: the result lies where the first operand does, and needs no copy of it.
+    """
     count = len(op.operands)
     names = [f"x{i}" if i < count else f"y{i - count}" for i in range(len(memories))]
     block = Block([memory.type for memory in memories], names)
     writer = KernelWriter(op, block, memories)
+    if in_place:
+        writer.operands = (writer.results[0], *writer.operands[1:])
     defn: OpDef = op.defn  # type: ignore[assignment]
     assert defn.loops is not None
     defn.loops(writer)

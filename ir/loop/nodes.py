@@ -28,6 +28,9 @@ from tfc.ir.types import (
     VectorType,
 )
 
+ALIASED = "aliased"
+"""The attribute of a kernel some of whose buffers may be the same memory."""
+
 
 class LoopTypeError(ValueError):
     """Operand types or attributes that an op does not take; the message says why."""

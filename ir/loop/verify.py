@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from tfc.ir.attrs import attr_text
 from tfc.ir.core import Function, Module, Op
 from tfc.ir.dims import Dim, symbols_of
+from tfc.ir.inplace import IN_PLACE, faults
 from tfc.ir.loop.nodes import LOOP_OPS, TILE, LoopOp, LoopTypeError
 from tfc.ir.structure import Checker
 from tfc.ir.symbols import bound_by, dims_in, run_time_symbols
@@ -72,7 +73,8 @@ class LoopChecker(Checker):
 
     def _signature(self, function: Function) -> None:
         """Compare the buffers of `main` with the tensors that its attributes announce."""
-        announced = (*self._tensors(function, "inputs"), *self._tensors(function, "outputs"))
+        inputs, outputs = (self._tensors(function, key) for key in ("inputs", "outputs"))
+        announced = (*inputs, *outputs)
         if len(announced) != len(function.args):
             what = f"{len(function.args)} arguments, but {len(announced)} inputs and outputs"
             self.fail(f"@{function.name} has {what}")
@@ -80,6 +82,10 @@ class LoopChecker(Checker):
             type = arg.type
             if not isinstance(type, BufferType) or type.dtype != tensor.dtype:
                 self.fail(f"@{function.name}: {name} is {tensor}, but the argument is {type}")
+        types = [[type for _, type in tensors] for tensors in (inputs, outputs)]
+        fault = faults(function.attrs.get(IN_PLACE, ()), *types)
+        if fault:
+            self.fail(f"@{function.name}: {fault}")
         for dim in dims_in(tuple(function.attrs.values())):
             unknown = symbols_of(dim) - {*function.symbols, THREADS}
             if unknown:

@@ -16,7 +16,7 @@ from tfc.ir.build import GraphBuilder, tensor_type
 from tfc.ir.core import Op, Value
 from tfc.ir.dims import Dim, DimLike, ceildiv, maximum, minimum, product
 from tfc.ir.loop.kernel import KernelWriter, lanes_along
-from tfc.ir.opdef import Assumption, Kind, OpDef, Reject, Sample, register, require
+from tfc.ir.opdef import Assumption, Kind, OpDef, Reject, Sample, Trait, register, require
 from tfc.ir.ops.common import (
     Array,
     compute_dtype,
@@ -34,6 +34,7 @@ REDUCTIONS = ("none", "add", "mul", "max", "min")
 _UFUNCS: dict[str, np.ufunc] = {
     "add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum,
 }  # fmt: skip
+UPDATES = frozenset({Trait.PURE, Trait.UPDATES})
 # Cycles that an update costs.
 WORK = 6
 
@@ -294,6 +295,7 @@ register(
         assumes=_assume_elements,
         ref=_elements_ref,
         loops=_elements_loops,
+        traits=UPDATES,
         grad=_elements_grad,
         samples=lambda: [
             *(
@@ -462,6 +464,7 @@ register(
         assumes=_assume_nd,
         ref=_nd_ref,
         loops=_nd_loops,
+        traits=UPDATES,
         grad=_nd_grad,
         samples=_nd_samples,
         rejects=lambda: [

@@ -48,17 +48,14 @@ def _tensor_scatter(ctx: Context) -> Results:
     mode = ctx.string("mode", "linear")
     if mode not in ("linear", "circular") or axis == 0:
         raise ctx.malformed(f"mode {mode!r}, axis {axis}")
-    places = ctx.b.iota(shape=_single(len(shape), axis, shape[axis]), axis=axis, dtype=I64)
+    places = ctx.b.iota(shape=_single(len(new), axis, new[axis]), axis=axis, dtype=I64)
     if ctx.has(2):
         starts = ctx.reshape(ctx.cast(ctx.x(2), I64), _single(len(shape), 0, shape[0]))
-        places = ctx.b.sub(places, starts)
+        places = ctx.b.add(places, starts)
     if mode == "circular":
         places = ctx.b.mod(places, ctx.numbers((shape[axis],), rank=0))
-    zero, count = ctx.scalar(0, places), ctx.numbers((new[axis],), rank=0)
-    inside = ctx.b.op("and", ctx.b.ge(places, zero), ctx.b.lt(places, count)).result
-    safe = ctx.b.select(inside, places, zero)
-    spread = ctx.b.broadcast(safe, shape=shape)
-    found: Value = ctx.b.select(inside, ctx.b.gather_elements(update, spread, axis=axis), cache)
+    spread = ctx.b.broadcast(places, shape=new)
+    found: Value = ctx.b.scatter_elements(cache, spread, update, axis=axis, reduction="none")
     return ctx.b.bitcast(found, dtype=dtype) if dtype.kind == "s" else found
 
 
