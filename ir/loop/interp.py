@@ -17,14 +17,9 @@ from tfc.ir.core import Block, Function, Module, Op, Value
 from tfc.ir.dims import evaluate
 from tfc.ir.errors import UsageError, VerifyError
 from tfc.ir.extent import highest, room
-<<<<<<< HEAD
-from tfc.ir.loop import numeric, tiles
-from tfc.ir.loop.memory import AccessError, Array, Buffer, flat, fresh, make_buffer
-=======
 from tfc.ir.inplace import Shared, shared_memory
-from tfc.ir.loop import numeric
+from tfc.ir.loop import numeric, tiles
 from tfc.ir.loop.memory import GARBAGE, AccessError, Array, Buffer, flat, fresh, make_buffer
->>>>>>> 4948d35 (Outputs are made in the memory of inputs where the user says so)
 from tfc.ir.symbols import bind_elements, bind_shapes, check_bounds, define, run_time_symbols
 from tfc.ir.types import BF16, U8, BufferType, DType, ScalarType, TensorType, Type, VectorType
 
