@@ -108,17 +108,23 @@ def match(nest: Nest, hints: Mapping[str, int]) -> Contraction | None:
     sums = reductions(nest)
     if len(sums) != 1 or sums[0].kind != "sum" or not sums[0].iters:
         return None
-    body = sums[0].body
-    if not isinstance(body, Apply) or body.name != "mul":
+    sides = factors(sums[0])
+    if sides is None:
         return None
-    sides = [_factor(arg) for arg in body.args]
-    if sides[0] is None or sides[1] is None:
-        return None
-    for left, right in ((sides[0], sides[1]), (sides[1], sides[0])):
+    for left, right in (sides, sides[::-1]):
         found = _sort(nest, sums[0], left, right, hints)
         if found is not None:
             return found
     return None
+
+
+def factors(reduce: Reduce) -> tuple[Factor, Factor] | None:
+    """Both sides of a sum of products of two loads."""
+    body = reduce.body
+    if not isinstance(body, Apply) or body.name != "mul":
+        return None
+    left, right = (_factor(arg) for arg in body.args)
+    return None if left is None or right is None else (left, right)
 
 
 def _factor(expr: Expr) -> Factor | None:

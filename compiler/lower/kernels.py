@@ -8,7 +8,16 @@ from dataclasses import dataclass, replace
 
 from tfc.compiler.cost.choice import Candidate, Chooser, Site, best_first
 from tfc.compiler.cost.expression import estimate
-from tfc.compiler.lower import attention, contract, fast, narrow, staging, tiles, window
+from tfc.compiler.lower import (
+    attention,
+    contract,
+    fast,
+    narrow,
+    staging,
+    tiles,
+    window,
+    window_dots,
+)
 from tfc.compiler.lower.attention_kernel import AttentionSchedule
 from tfc.compiler.lower.attention_kernel import Memory as AttentionMemory
 from tfc.compiler.lower.compose import Access, Composer, Nest, Output
@@ -37,6 +46,7 @@ from tfc.compiler.lower.storage import (
     shape_of,
 )
 from tfc.compiler.lower.tiles_kernel import TileSchedule
+from tfc.compiler.lower.window_dots import DotWindowSchedule
 from tfc.compiler.target import Target
 from tfc.ir.body import Expr, Load, Number, rewrite, walk
 from tfc.ir.core import Block, Function, Module, Op, Value
@@ -306,6 +316,9 @@ class KernelBuilder:
             self._reads_in_place(found) or contract.repays(found, self.hints)
         ):
             return self._contraction(name, found)
+        dots = self._dot_window(name, nest)
+        if dots is not None:
+            return [dots]
         return [self._emit(name, [nest], written, places or {})]
 
     def _contraction(self, name: str, c: contract.Contraction) -> list[Step]:
@@ -398,6 +411,26 @@ class KernelBuilder:
         places = {packed: packed_at} | dict(scratch.values())
         parts = (plan, packed, list(memory.scratch.values()), streamed)
         return self._function(name, reads, written, places, [emit], parts)
+
+    def _dot_window(self, name: str, nest: Nest) -> Step | None:
+        """The step that computes a window of bytes by constants in `dot`s."""
+        plan = Planner(nest, self.target, self.hints, self._constants(nest)).plan()
+        found = window_dots.find(nest, plan, self.target)
+        if found is None or not self._is_constant(found.right.load.value):
+            return None
+        place = self.storage.place(found.right.load.value)
+        flat = self.data.array_of(place.root)[_int(place.offset) :]
+        weights, at = self._constant(window_dots.pack(found, flat), found.right.load.dtype)
+        places = {weights: at}
+        found = found.with_nest(self._relayout(found.window.nest, plan, places))
+
+        def schedule(e: Emitter) -> None:
+            DotWindowSchedule(e, found, weights, self.target, self.hints).emit()
+
+        nest = found.window.nest
+        written = [output.value for output in nest.outputs]
+        reads = [*_reads(nest), weights]
+        return self._function(name, reads, written, places, [schedule], found)
 
     def _is_large(self, c: contract.Contraction) -> bool:
         return self._exceeds_cache(contract.packed_size(c), c.right.load.dtype)

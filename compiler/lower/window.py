@@ -76,14 +76,17 @@ class Window:
     axes: tuple[Axis, ...]
 
 
-def match(nest: Nest, plan: Plan, target: Target) -> Window | None:
-    """Recognise a window whose lanes are an output iterator and whose tile has overlap."""
+def match(nest: Nest, plan: Plan, target: Target, most: int = MOST_TAPS) -> Window | None:
+    """Recognise a window whose lanes are an output iterator and whose tile has overlap.
+
+    most: how many taps it may have.
+    """
     found = reductions(nest)
     if len(found) != 1 or len(nest.outputs) != 1 or plan.inner or plan.lane is None:
         return None
     (reduce,) = found
     taps = product(it.extent for it in reduce.iters)
-    if not isinstance(taps, int) or not 1 < taps <= MOST_TAPS or reduce.kind in POSITIONS:
+    if not isinstance(taps, int) or not 1 < taps <= most or reduce.kind in POSITIONS:
         return None
     if any(it.extent == 0 for it in plan.rows):
         return None
@@ -178,11 +181,16 @@ class WindowSchedule:
 
     def _tile(self, axes: Sequence[Axis]) -> None:
         """All outputs of a tile for one vector of channels."""
-        reduce = self.w.reduce
-        places = [
+        places: list[dict[str, DimLike]] = [
             {axis.it.name: axis.start + i for axis, i in zip(axes, offsets, strict=True)}
             for offsets in itertools.product(*(range(axis.size) for axis in axes))
         ]
+        for place, total in zip(places, self._totals(places, axes), strict=True):
+            self._store(place, total)
+
+    def _totals(self, places: Sequence[Mapping[str, DimLike]], axes: Sequence[Axis]) -> list[Value]:
+        """The sums of a tile's outputs."""
+        reduce = self.w.reduce
         totals = [list(self.e.initial(reduce)) for _ in places]
         for tap in itertools.product(*(range(int(it.extent)) for it in reduce.iters)):  # type: ignore[arg-type]
             at = {it.name: i for it, i in zip(reduce.iters, tap, strict=True)}
@@ -190,8 +198,7 @@ class WindowSchedule:
                 body = substitute_dims(reduce.body, {**at, **place}, {})
                 step = Reduce(reduce.kind, (), body, reduce.dtype, reduce.last)
                 total[:] = self.e.combine_copies(step, [{}], total)
-        for place, total in zip(places, totals, strict=True):
-            self._store(place, total[0])
+        return [total for (total,) in totals]
 
     def _store(self, place: Mapping[str, DimLike], total: Value) -> None:
         """Evaluate the epilogue of one output on its total, in a scope of its own."""

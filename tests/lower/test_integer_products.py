@@ -75,6 +75,12 @@ CONVS = {
     "half groups": Conv((1, 4, 7, 7), (32, 2, 1, 2), groups=2, pad=(0, 1)),
     "short rows": Conv((1, 2, 5, 4), (20, 2, 3, 3), zero=4),
     "depthwise": Conv((1, 40, 11, 11), (40, 1, 3, 3), groups=40, pad=(1, 1), zero=77),
+    "depthwise 5x5": Conv((2, 20, 13, 9), (20, 1, 5, 5), 2, (2, 2), groups=20, zero=13),
+    "depthwise 7x7": Conv((1, 16, 9, 10), (16, 1, 7, 7), pad=(3, 3), groups=16, zero=128),
+    "depthwise rows": Conv((2, 34, 40), (34, 1, 4), 3, (1, 0), groups=34, zero=9),
+    "depthwise apart": Conv((1, 8, 9, 9), (8, 1, 3, 3), pad=(2, 1), dilation=2, groups=8, zero=5),
+    "depthwise one left": Conv((1, 17, 6, 6), (17, 1, 3, 3), pad=(1, 1), groups=17),
+    "depthwise short": Conv((1, 6, 3, 2), (6, 1, 2, 2), pad=(0, 1), groups=6, zero=250),
     "one axis": Conv((2, 12, 50), (17, 12, 5), stride=3, pad=(2, 2), zero=1),
     "rows of one group": Conv((1, 8, 8, 4), (5, 8, 3, 2), zero=3),
     "empty": Conv((0, 8, 6, 6), (8, 8, 3, 3), zero=5),
@@ -218,3 +224,39 @@ def test_every_target_takes_bytes_in_groups(target: str, case: str) -> None:
         return b.conv(wide, b.constant(w.astype(np.int32)), **conv.attrs())
 
     assert "dot" in loop_ops(graph([TensorType(I8, conv.x)], make), target)
+
+
+def depthwise(case: str) -> Module:
+    """On pictures of any size."""
+    conv = CONVS[case]
+    w = bytes_of(conv.w, np.int8)
+    shape = (symbol("N"), conv.x[1], *(symbol(f"S{i}") for i in range(len(conv.x) - 2)))
+
+    def make(b: Any, x: Any) -> Any:
+        wide = b.sub(b.cast(x, dtype=I32), b.constant(conv.zero, I32))
+        return b.conv(wide, b.constant(w.astype(np.int32)), **conv.attrs())
+
+    symbols = {str(dim): SymbolInfo(1, 64) for dim in shape if not isinstance(dim, int)}
+    return graph([TensorType(U8, shape)], make, symbols)
+
+
+# Taps that are no neighbours, and a vector of one channel.
+PLAIN = ("depthwise apart", "depthwise one left")
+DEPTHWISE = [case for case in CONVS if case.startswith("depthwise")]
+
+
+@pytest.mark.parametrize("case", DEPTHWISE)
+def test_depthwise_windows_take_taps_in_groups_where_that_is_one_instruction(case: str) -> None:
+    assert ("dot" in loop_ops(depthwise(case), VNNI)) == (case not in PLAIN)
+    assert "dot" not in loop_ops(depthwise(case), "avx512")
+
+
+@pytest.mark.parametrize("case", DEPTHWISE)
+def test_depthwise_windows_of_any_size_are_exact(case: str) -> None:
+    conv = CONVS[case]
+    executable = tfc.compile(Graph(depthwise(case)), threads=2)
+    for extra in (0, 1, 6):
+        shape = (2, conv.x[1], *(n + extra for n in conv.x[2:]))
+        x = bytes_of(shape, np.uint8, extra)
+        want = Conv(**{**conv.__dict__, "x": shape}).exact(x, bytes_of(conv.w, np.int8))
+        np.testing.assert_array_equal(executable({"x0": x})["y0"], want)
