@@ -1,193 +1,192 @@
-"""Sweeps over sizes of single ops: `python -m benchmarks.micro [matmul|conv ...]`.
+"""Sweeps over sizes of single ops: `python -m benchmarks.micro [matmul conv ...]`.
 
-GFLOP/s of tfc, numpy (matrix products) and ONNX Runtime, and their share of the measured peak.
-Convolutions count the multiply-adds of the definition: with Winograd more than 100 % is possible.
+Microseconds of tfc and of libraries that are there, and which share of the least time each takes:
+what its multiply-adds need at the measured peak, or its bytes at the bandwidth that a set of that
+size is read with. Convolutions count the multiply-adds of the definition: with fewer of them, as
+in Winograd's algorithm, more than 100 % is possible.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
-import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from benchmarks.models import Array, Arrays
+from benchmarks.bandwidth import read_bandwidth
+from benchmarks.libraries import DEFAULT, LIBRARIES, Call, Library
+from benchmarks.ops import Op, traffic
 from benchmarks.peak import fma_peak
-from benchmarks.peers import TFC, OnnxRuntime
+from benchmarks.sweeps import SWEEPS
 from benchmarks.timing import side_by_side
 
-ENGINES = (TFC, OnnxRuntime())
+# Of the largest value. Winograd's algorithm is allowed 2e-5.
+TOLERANCE = 1e-4
+OURS = ("tfc", "tfc-plain")
+# numpy's BLAS may be told which processor it is on; here it is to see for itself.
+TOLD = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
 
 @dataclass(frozen=True)
-class Op:
-    """One op with its sizes. weight: the right side, a constant of the model where `fixed`."""
+class Point:
+    """One op measured: seconds by library, and the least that the machine allows."""
 
-    name: str
-    kind: str
-    x: tuple[int, ...]
-    weight: tuple[int, ...]
-    out: tuple[int, ...]
-    fixed: bool = True
-    stride: int = 1
-    groups: int = 1
+    sweep: str
+    op: str
+    threads: int
+    least: float
+    times: dict[str, float]
+
+    def share(self, name: str) -> float:
+        return self.least / self.times[name]
 
     @property
-    def flops(self) -> int:
-        depth = self.x[-1] if self.kind == "MatMul" else int(np.prod(self.weight[1:]))
-        return 2 * int(np.prod(self.out)) * depth
+    def rival(self) -> str | None:
+        """The fastest of the others."""
+        others = [name for name in self.times if name not in OURS]
+        return min(others, key=lambda name: self.times[name]) if others else None
 
 
-def matmul(m: int, n: int, k: int, batch: tuple[int, ...] = (), fixed: bool = True) -> Op:
-    lead = "x".join(map(str, (*batch, "")))
-    right = (k, n) if fixed else (*batch, k, n)
-    return Op(f"{lead}{m}x{n}x{k}", "MatMul", (*batch, m, k), right, (*batch, m, n), fixed)
+def least_time(op: Op, threads: int, peak: float) -> float:
+    """Return seconds that the op takes at least; peak: multiply-adds of one core, in GFLOP/s."""
+    size = traffic(op)
+    computing = op.flops / (threads * peak * 1e9) if peak else 0.0
+    return max(computing, size / read_bandwidth(size, threads))
 
 
-def conv(size: int, c: int, oc: int, kernel: int, stride: int = 1, groups: int = 1) -> Op:
-    """A convolution that keeps size / stride, on a square picture of `size`."""
-    name = f"{kernel}x{kernel}{f's{stride}' if stride > 1 else ''} {size}x{size} {c}->{oc}"
-    out = -(-size // stride)
-    weight = (oc, c // groups, kernel, kernel)
-    return Op(name, "Conv", (1, c, size, size), weight, (1, oc, out, out), True, stride, groups)
-
-
-SWEEPS: dict[str, tuple[Op, ...]] = {
-    "matmul": (
-        *(matmul(n, n, n) for n in (64, 128, 256, 384, 512, 1024)),
-        *(matmul(m, 768, 768) for m in (1, 3, 12, 37, 128)),
-        matmul(128, 3072, 768),
-        matmul(128, 768, 3072),
-        matmul(49, 2048, 512),
-        matmul(196, 256, 1024),
-        matmul(3136, 64, 256),
-    ),
-    "batched": (
-        matmul(128, 128, 64, (12,), fixed=False),
-        matmul(128, 64, 128, (12,), fixed=False),
-        matmul(384, 384, 64, (12,), fixed=False),
-        matmul(512, 512, 512, fixed=False),
-    ),
-    "conv": (
-        conv(224, 3, 64, 7, 2),
-        conv(224, 3, 32, 3, 2),
-        conv(56, 64, 64, 3),
-        conv(28, 128, 128, 3),
-        conv(14, 256, 256, 3),
-        conv(7, 512, 512, 3),
-        conv(56, 128, 128, 3, 2),
-        conv(14, 512, 512, 3, 2),
-        conv(56, 64, 256, 1),
-        conv(56, 256, 64, 1),
-        conv(14, 1024, 256, 1),
-        conv(7, 512, 2048, 1),
-    ),
-    "depthwise": (
-        conv(112, 64, 64, 3, groups=64),
-        conv(56, 128, 128, 3, groups=128),
-        conv(14, 512, 512, 3, groups=512),
-        conv(112, 96, 96, 3, 2, groups=96),
-    ),
-}
-
-
-def write_model(op: Op, weight: Array, path: Path) -> None:
-    """Write the op as an ONNX model with input x, input w unless it is fixed, and output y."""
-    import onnx
-    from onnx import helper
-
-    real = onnx.TensorProto.FLOAT
-    inputs = [helper.make_tensor_value_info("x", real, op.x)]
-    if not op.fixed:
-        inputs.append(helper.make_tensor_value_info("w", real, op.weight))
-    attributes = (
-        {"auto_pad": "SAME_UPPER", "strides": [op.stride] * 2, "group": op.groups}
-        if op.kind == "Conv"
-        else {}
-    )
-    graph = helper.make_graph(
-        [helper.make_node(op.kind, ["x", "w"], ["y"], name="op", **attributes)],
-        "micro",
-        inputs,
-        [helper.make_tensor_value_info("y", real, op.out)],
-        [onnx.numpy_helper.from_array(weight, "w")] if op.fixed else [],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save(model, path)
-
-
-def measure(op: Op, threads: int, rounds: int, seconds: float) -> dict[str, float]:
-    """Return GFLOP/s of every engine that is there."""
+def prepared(op: Op, libraries: Sequence[Library], threads: int) -> dict[str, Call]:
+    """Return a call of each library that has the op and computes what the others do."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal(op.x, np.float32)
     weight = rng.standard_normal(op.weight, np.float32)
-    feeds: Arrays = {"x": x} if op.fixed else {"x": x, "w": weight}
-    calls: dict[str, Callable[[], object]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "op.onnx"
-        write_model(op, weight, path)
-        for engine in ENGINES:
-            if engine.version() is None:
+    calls: dict[str, Call] = {}
+    first: np.ndarray[Any, Any] | None = None
+    for library in libraries:
+        try:
+            call = library.prepare(op, x, weight, threads)
+            if call is None:
                 continue
-            try:
-                calls[engine.name] = partial(engine.load(path, threads), feeds)
-            except Exception as error:  # an engine may raise anything; the others are measured
-                print(f"{op.name}: {engine.name} failed: {error}", file=sys.stderr)
-        if op.kind == "MatMul":
-            calls["numpy"] = partial(np.matmul, x, weight, np.empty(op.out, np.float32))
-        times = side_by_side(calls, rounds, seconds)
-    return {name: op.flops / spread.median / 1e9 for name, spread in times.items()}
+            found = _array(call())
+        except Exception as error:  # a library may raise anything; the others are measured
+            reason = str(error).partition("\n")[0]
+            print(f"{op.name}: {library.name} failed: {reason}", file=sys.stderr)
+            continue
+        first = found if first is None else first
+        difference = float(np.abs(found - first).max() / np.abs(first).max())
+        if not difference < TOLERANCE:
+            print(f"{op.name}: {library.name} differs by {difference:.1e}", file=sys.stderr)
+            continue
+        calls[library.name] = call
+    return calls
 
 
-def line(op: Op, found: dict[str, float], peak: float) -> str:
-    cells = []
-    for name in (*(engine.name for engine in ENGINES), "numpy"):
-        speed = found.get(name)
-        share = "" if speed is None or not peak else f" {speed / peak:4.0%}"
-        cells.append("-".rjust(11) if speed is None else f"{speed:6.1f}{share}".rjust(11))
-    return f"| {op.name:<22} | {' | '.join(cells)} |"
+def _array(result: Any) -> np.ndarray[Any, Any]:
+    if isinstance(result, dict):
+        (result,) = result.values()
+    if isinstance(result, np.ndarray):
+        return np.array(result)
+    # A tensor, which may be in a layout of its library's own.
+    dense = result.to_dense() if result.is_mkldnn else result
+    return np.array(dense.numpy())
+
+
+def table(points: Sequence[Point], libraries: Sequence[Library]) -> str:
+    """Return a sweep's table."""
+    names = [each.name for each in libraries if any(each.name in p.times for p in points)]
+    heads = [points[0].sweep, "bound us", *names, "best other / tfc"]
+    rows = []
+    for point in points:
+        cells = [point.op, f"{point.least * 1e6:.4g}"]
+        for name in names:
+            seconds = point.times.get(name)
+            cells.append("-" if seconds is None else
+                         f"{seconds * 1e6:.4g} {point.share(name):4.0%}")  # fmt: skip
+        rival = point.rival
+        both = rival is not None and "tfc" in point.times
+        cells.append(f"{point.times[rival] / point.times['tfc']:.2f}" if both else "-")  # type: ignore[index]
+        rows.append(cells)
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    lines = ["| " + " | ".join(
+        cell.ljust(width) if i == 0 else cell.rjust(width)
+        for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ) + " |" for row in (heads, *rows)]  # fmt: skip
+    rule = "|" + "|".join("-" * (w + 1) + ("-" if i == 0 else ":") for i, w in enumerate(widths))
+    return "\n".join([lines[0], rule + "|", *lines[1:]])
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.micro", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.micro",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("sweeps", nargs="*", metavar="SWEEP", help=f"of {', '.join(SWEEPS)}")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=0.1, help="length of a timed loop")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=0.05, help="length of a timed loop")
+    parser.add_argument(
+        "--libraries",
+        default=",".join(DEFAULT),
+        help=f"of {', '.join(each.name for each in LIBRARIES)}",
+    )
+    parser.add_argument("--only", default="", metavar="WORD", help="ops with WORD in their names")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="add the points to a file")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the shares: SVG or PNG")
     arguments = parser.parse_args(argv)
-    unknown = [name for name in arguments.sweeps if name not in SWEEPS]
-    if unknown:
-        parser.error(f"no sweep is called {unknown[0]!r}; known: {', '.join(SWEEPS)}")
+    for name in arguments.sweeps:
+        if name not in SWEEPS:
+            parser.error(f"no sweep is called {name!r}; known: {', '.join(SWEEPS)}")
+    known = {each.name: each for each in LIBRARIES}
+    names = [name for name in arguments.libraries.split(",") if name]
+    for name in names:
+        if name not in known:
+            parser.error(f"no library is called {name!r}; known: {', '.join(known)}")
+    arguments.libraries = [known[name] for name in names if known[name].version() is not None]
     return arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print one table for each sweep."""
     arguments = _arguments(argv)
-    peak = fma_peak() * arguments.threads
-    print(f"f32 FMA peak of {arguments.threads} core(s): {peak:.0f} GFLOP/s")
-    for name in arguments.sweeps or SWEEPS:
-        heads = (*(engine.name for engine in ENGINES), "numpy")
-        print(f"\n| {name:<22} | {' | '.join(head.rjust(11) for head in heads)} |")
-        print(f"|{'-' * 24}|{'|'.join(['-' * 12 + ':'] * len(heads))}|")
-        for op in SWEEPS[name]:
-            found = measure(op, arguments.threads, arguments.rounds, arguments.seconds)
-            print(line(op, found, peak), flush=True)
+    threads, libraries = arguments.threads, arguments.libraries
+    peak = fma_peak()
+    print(f"f32 FMA peak of a core: {peak:.0f} GFLOP/s; threads: {threads}")
+    points: list[Point] = []
+    for sweep in arguments.sweeps or SWEEPS:
+        own: list[Point] = []
+        for op in SWEEPS[sweep]:
+            if arguments.only not in op.name:
+                continue
+            calls = prepared(op, libraries, threads)
+            spreads = side_by_side(calls, arguments.rounds, arguments.seconds)
+            times = {name: spread.median for name, spread in spreads.items()}
+            own.append(Point(sweep, op.name, threads, least_time(op, threads, peak), times))
+        if own:
+            print(f"\n{table(own, libraries)}", flush=True)
+        points += own
+    if arguments.json:
+        before = json.loads(arguments.json.read_text()) if arguments.json.exists() else []
+        arguments.json.write_text(json.dumps([*before, *map(asdict, points)], indent=1))
+    if arguments.plot:
+        from benchmarks.plot import draw
+
+        draw(points, arguments.plot)
     return 0
 
 
 def _same_threads(wanted: str) -> None:
-    """Start again with numpy's BLAS held to as many threads; it reads this when it is loaded."""
-    if os.environ.get("OPENBLAS_NUM_THREADS") != wanted:
-        environment = {**os.environ, "OPENBLAS_NUM_THREADS": wanted, "MKL_NUM_THREADS": wanted}
+    """Start again with BLAS held to as many threads; it reads this when it is loaded."""
+    if os.environ.get("OPENBLAS_NUM_THREADS") != wanted or any(name in os.environ for name in TOLD):
+        kept = {name: value for name, value in os.environ.items() if name not in TOLD}
+        threads = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
         command = [sys.executable, "-m", "benchmarks.micro", *sys.argv[1:]]
-        os.execve(sys.executable, command, environment)
+        os.execve(sys.executable, command, {**kept, **dict.fromkeys(threads, wanted)})
 
 
 if __name__ == "__main__":

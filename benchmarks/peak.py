@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import time
+from typing import Any
 
 from llvmlite import binding
 
@@ -55,20 +56,27 @@ def kernel_text(lanes: int) -> str:
     return "\n".join(lines)
 
 
-def fma_peak() -> float:
-    """Return the best GFLOP/s of one core over many short trials, 0.0 without an FMA."""
-    lanes = vector_lanes()
-    if lanes == 0:
-        return 0.0
+def load_function(name: str, text: str, *arguments: Any) -> Any:
+    """Return the function `name` of LLVM text, compiled for this machine."""
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
     triple = binding.get_default_triple()
     features = binding.get_host_cpu_features().flatten()
     machine = binding.Target.from_triple(triple).create_target_machine(opt=2, features=features)
     jit = binding.create_lljit_compiler(machine)
-    builder = binding.JITLibraryBuilder().add_ir(kernel_text(lanes))
-    library = builder.export_symbol("peak").link(jit, "peak")
-    call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(library["peak"])
+    library = binding.JITLibraryBuilder().add_ir(text).export_symbol(name).link(jit, name)
+    function: Any = ctypes.CFUNCTYPE(None, *arguments)(library[name])
+    # The code lives as long as the library.
+    function.library = library
+    return function
+
+
+def fma_peak() -> float:
+    """Return the best GFLOP/s of one core over many short trials, 0.0 without an FMA."""
+    lanes = vector_lanes()
+    if lanes == 0:
+        return 0.0
+    call = load_function("peak", kernel_text(lanes), ctypes.c_void_p)
     # Zeroes, and large enough that the first multiple of 64 in it has room for a vector.
     data = (ctypes.c_float * 64)()
     address = -(-ctypes.addressof(data) // 64) * 64
