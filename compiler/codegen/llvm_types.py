@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import struct
 
-from tfc.ir.errors import CompileError
 from tfc.ir.types import BF16, BOOL, F16, DType, ScalarType, Type, VectorType
 
 _FLOATS = {"f64": "double", "f32": "float", "f16": "i16", "bf16": "i16"}
@@ -18,8 +17,6 @@ def element(dtype: DType) -> str:
     """Return the register type of one element."""
     if dtype.kind == "f":
         return _FLOATS[dtype.name]
-    if dtype.kind == "c":
-        raise CompileError(f"the loop level has no {dtype}")
     return "i1" if dtype == BOOL else f"i{dtype.bits}"
 
 

@@ -73,7 +73,10 @@ def _starting(c: Contraction) -> tuple[Apply, Load] | None:
     (node,) = above
     if not isinstance(node, Apply) or node.name != "add":
         return None
-    (other,) = (x for x in node.args if x is not c.reduce)
+    others = [x for x in node.args if x is not c.reduce]
+    if len(others) != 1:
+        return None
+    (other,) = others
     if not isinstance(other, Load) or len(other.index) != 1 or other.dtype != c.reduce.dtype:
         return None
     (address,) = other.index

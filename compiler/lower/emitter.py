@@ -298,7 +298,6 @@ class Emitter:
     def _emit(self, expr: Expr) -> Value:
         match expr:
             case Number():
-                assert not isinstance(expr.value, complex)
                 return self.b.const(expr.value, expr.dtype)
             case Position():
                 in_lane = self.in_lane(symbols_of(expr.dim))

@@ -5,6 +5,7 @@ A `LoopBuilder` appends at an insertion point; `with builder.for_(...)` moves it
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
@@ -74,7 +75,6 @@ class LoopBuilder(ScalarBuilder[Value]):
 
     def const(self, value: float | complex, like: Value | DType | Type) -> Value:
         """A constant of the type of `like`: a value, a register type or an element type."""
-        assert not isinstance(value, complex), "the loop level has no complex scalars"
         if isinstance(like, DType):
             like = ScalarType(like)
         type = like.type if isinstance(like, Value) else like
@@ -368,7 +368,12 @@ class Loop:
         return self._index
 
 
-def _as_element(value: float, dtype: DType) -> float | int | bool:
+def _as_element(value: float | complex, dtype: DType) -> float | int | bool:
+    """The number as the loop level has it: a complex one as its bits."""
+    if dtype.kind == "c":
+        parts = struct.pack("<2f" if dtype.bits == 64 else "<2d", value.real, value.imag)
+        return int.from_bytes(parts, "little")
+    assert not isinstance(value, complex)
     if dtype == BOOL:
         return bool(value)
     return float(value) if dtype.is_float else int(value)

@@ -50,7 +50,10 @@ class ScalarAttrs:
 
 @dataclass(frozen=True, slots=True)
 class ConstAttrs:
-    """value: the number, splat over all lanes. type: the result's element type and lanes."""
+    """value: the number, splat over all lanes; the bits of a complex one.
+
+    type: the result's element type and lanes.
+    """
 
     value: float | int | bool
     dtype: DType

@@ -191,7 +191,11 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 
 def number(value: float | complex, dtype: DType) -> Array:
-    """Return a literal as a 0-d array."""
+    """Return a literal as a 0-d array; those of complex types are bits."""
+    if dtype.kind == "c":
+        assert isinstance(value, int)
+        bits = np.frombuffer(value.to_bytes(dtype.bytes, "little"), arrays.numpy_dtype(dtype))
+        return bits.reshape(())
     if dtype == BF16:
         return convert(np.asarray(value, arrays.numpy_dtype(F64)), BF16)
     return np.asarray(value).astype(register_dtype(dtype))

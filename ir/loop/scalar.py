@@ -45,7 +45,7 @@ CORE = _table(
     *(ScalarOp(name, 1, kinds="f") for name in ("sqrt", "floor", "ceil", "trunc", "round")),
     ScalarOp("isnan", 1, "bool", kinds="f"),
     ScalarOp("fma", 3, kinds="f"),
-    ScalarOp("select", 3, kinds="fiubs"),
+    ScalarOp("select", 3, kinds="fiubsc"),
     ScalarOp("cast", 1, "attr"),
     ScalarOp("bitcast", 1, "attr", kinds="fiubs"),
 )

@@ -20,7 +20,6 @@ from tfc.ir.ops.common import (
     floats,
     integers,
     like,
-    require_kind,
     require_same_dtype,
     scalar_op,
 )
@@ -199,7 +198,6 @@ for _name, _kinds, _ref, _meaning in _COMPARISONS:
 
 def _select_infer(types: Sequence[TensorType], attrs: Any) -> Sequence[TensorType]:
     require(types[0].dtype == BOOL, f"the condition is {types[0].dtype}, not bool")
-    require_kind(types[1], "fiub")
     dtype = require_same_dtype(types[1:])
     return (TensorType(dtype, broadcast_shapes(*(type.shape for type in types))),)
 
@@ -214,6 +212,7 @@ def _select_samples() -> Sequence[Sample]:
         Sample((np.array(True), x, y)),
         Sample((c[:, 0], integers((3,)), integers((2, 3), seed=1))),
         Sample((c, ~c, c)),
+        Sample((c, (x + 1j * y).astype(np.complex64), np.array(2 - 1j, np.complex64))),
         Sample((c[:0], x[:0], y[0])),
     )
 

@@ -88,7 +88,7 @@ def _numpy_name(dtype: DType) -> str:
     """What a reference computes in: bf16 is decoded, storage types are bytes."""
     if dtype.kind == "s":
         return "uint8"
-    letters = {"f": "float", "i": "int", "u": "uint"}
+    letters = {"f": "float", "i": "int", "u": "uint", "c": "complex"}
     name = {"bf16": "f32"}.get(dtype.name, dtype.name)
     return name if name == "bool" else letters[name[0]] + name[1:]
 

@@ -404,6 +404,33 @@ def test_a_stack_has_a_row_for_each_round_that_an_input_wants() -> None:
     assert "bind" not in ops(module)
 
 
+@pytest.mark.parametrize("stacked", [("row",), ()])
+def test_an_input_may_end_a_loop_before_its_condition_does(stacked: tuple[str, ...]) -> None:
+    nodes = [
+        node("Add", ["s", "x"], ["next"]),
+        node("Less", ["i", "last"], ["on"]),
+        node("Identity", ["next"], ["row"]),
+    ]
+    ins = [declared("i", INT64, []), declared("c", BOOL, []), declared("s", FLOAT, [3])]
+    graph = body(nodes, ins, ["on", "next", *stacked], {"last": np.int64(3)})
+    feeds = {"x": floats(3), "n": np.array(2)}
+    loop = node("Loop", ["n", "", "x"], ["end", *stacked], body=graph)
+    proto = model([loop], feeds, ["end", *stacked])
+    agrees(proto, *(feeds | {"n": np.array(n)} for n in (0, 1, 3, 4, 5, 50)))
+
+
+def test_a_loop_that_does_not_begin_stacks_nothing_whatever_its_limit() -> None:
+    graph = body(
+        [node("Add", ["s", "x"], ["next"]), node("Identity", ["next"], ["row"])],
+        [declared("i", INT64, []), declared("c", BOOL, []), declared("s", FLOAT, [3])],
+        ["c", "next", "row"],
+    )
+    feeds = {"x": floats(3), "n": np.array(4)}
+    loop = node("Loop", ["n", "never", "x"], ["last", "rows"], body=graph)
+    proto = model([loop], feeds, ["last", "rows"], never=np.array(False))
+    agrees(proto, feeds, feeds | {"n": np.array(0)})
+
+
 def test_a_stack_without_bound_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="it may stack 9223372036854775807 results"):
         load(halving(2**63 - 1)[0])

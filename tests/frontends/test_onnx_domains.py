@@ -60,6 +60,8 @@ CASES: list[tuple[str, list[Array], dict[str, Any], int]] = [
      {"keys_int64s": KEYS.tolist(), "values_floats": [1.5, 2.5, 3.5, 4.5]}, 1),
     ("LabelEncoder", [np.array([0.5, np.nan, -0.0, 3], np.float32)],
      {"keys_floats": [0.5, 0.0, np.nan], "values_int64s": [1, 2, 3], "default_int64": 42}, 7),
+    ("LabelEncoder", [ints(4, 9)],
+     {"keys_int64s": [4], "values_floats": [1.0], "default_int64": 42, "default_float": 0.5}, 1),
     ("LabelEncoder", [np.arange(-3, 70)],
      {"keys_int64s": list(range(0, 66, 2)), "values_int64s": [n * n for n in range(33)]}, 7),
     ("LinearRegressor", [TABLE],

@@ -94,3 +94,9 @@ def test_integer_operators_compute_what_onnx_runtime_does(name: str) -> None:
     found = tfc.compile(source)({"x": x})["y"]
     assert found.dtype == want.dtype
     np.testing.assert_allclose(found, want, rtol=1e-6, atol=1e-6)
+
+
+def test_a_product_of_bytes_may_be_added_to_itself() -> None:
+    nodes = [node("MatMulInteger", "x w", "t"), node("Add", "t t")]
+    found = tfc.compile(model(nodes, SIGNED, 6, w=MATRIX))({"x": SIGNED})["y"]
+    np.testing.assert_array_equal(found, 2 * (SIGNED.astype(np.int32) @ MATRIX.astype(np.int32)))

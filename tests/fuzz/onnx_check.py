@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import warnings
 from collections import Counter
@@ -10,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 
 import tfc
@@ -152,7 +152,7 @@ def _check_compiled(
                 continue
             if run.oracle is None:
                 raise Difference(f"{what}: runs where the interpreter refuses the sizes")
-            results.append([_memory(array) for array in found.values()])
+            results.append(list(found.values()))
         if run.oracle is None or len(results) < len(THREADS):
             continue
         tally.counts[f"runs at -O{level}"] += len(results)
@@ -164,13 +164,9 @@ def _check_compiled(
             raise Difference(f"-O{level}: {problem}")
 
 
-def _memory(array: Array) -> Array:
-    return array.view(np.uint16) if array.dtype.name == "bfloat16" else array
-
-
 def text(sample: Sample) -> str:
     """The model as ONNX text, and its small initialisers."""
-    lines = [onnx.printer.to_text(sample.model())]
+    lines = [re.sub(r"\{[^{}\n]{80,}\}", "{...}", onnx.printer.to_text(sample.model()))]
     for name, array in sample.graph.stored.items():
         if array.size <= 16:
             lines.append(f"{name} = {array.tolist()}")

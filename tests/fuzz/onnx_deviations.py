@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
-from tests.fuzz.onnx_values import BFLOAT16, Array, is_float
+from tests.fuzz.onnx_values import Array, is_float, is_integer
 
 Operands = Sequence[Any]
 """Arrays; None for an operand that is left out."""
@@ -32,15 +33,11 @@ def _zero_divisor(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> 
 
 def _out_of_range(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
     to = y[0].dtype
-    if not is_float(x[0].dtype) or is_float(to) or to == np.bool_:
+    if not is_float(x[0].dtype) or not is_integer(to):
         return False
-    info = np.iinfo(to)
+    info = ml_dtypes.iinfo(to)
     wide = x[0].astype(np.float64)
     return not bool((np.isfinite(wide) & (wide >= info.min) & (wide <= info.max)).all())
-
-
-def _bf16(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
-    return any(a is not None and a.dtype == BFLOAT16 for a in (*x, *y))
 
 
 def _nan(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
@@ -80,6 +77,10 @@ def _dilated_same(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> 
 
 def _halves(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
     return bool(x[0].dtype == np.float16)
+
+
+def _half_bias(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    return _halves(attrs, x, y) and len(x) > 2 and not bool(np.isfinite(y[0]).all())
 
 
 def _powers(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
@@ -150,6 +151,33 @@ def _wide(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
     return not all(bool((np.abs(a) < 8).all()) for a in given)
 
 
+def _no_finite(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    return not bool(np.isfinite(y[0].astype(np.float64)).all())
+
+
+def _made_doubles(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    return bool(y[0].dtype == np.float64)
+
+
+def _trains(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    return len(x) > 2
+
+
+def _lone_sample(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    return int(x[0]) == 1 and not is_float(y[0].dtype)
+
+
+def _one_position(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    return bool(attrs.get("align_corners") and 1 in x[1][2:])
+
+
+def _other_extent(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    kernel = attrs["kernel_shape"]
+    strides = attrs.get("strides", [1] * len(kernel))
+    sides = zip(x[0].shape[2:], strides, kernel, strict=True)
+    return len(x) > 2 and [(n - 1) * s + k for n, s, k in sides] != list(x[2][2:])
+
+
 def _integers(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
     return x[0] is not None and not is_float(x[0].dtype)
 
@@ -167,7 +195,6 @@ _SAME = Deviation("SAME leaves dilations out of account, and pads by less than 0
 _HALF = Deviation("f16 is summed in f16", _halves)
 _LOST = Deviation("NaN is lost by comparisons, or by vectors of sigmoids", _nan)
 DEVIATIONS: dict[str, Sequence[Deviation]] = {
-    "": (Deviation("bf16 has no kernels, and no way into Python", _bf16),),
     **dict.fromkeys(("Div", "Mod"), (_DIVISION,)),
     **dict.fromkeys(("Cast", "CastLike"), (_CAST,)),
     **dict.fromkeys(
@@ -195,6 +222,7 @@ DEVIATIONS: dict[str, Sequence[Deviation]] = {
         _F32, _LOST, Deviation("x - x is not 0, but scaled first", _lone),
         Deviation("an infinite scale comes before the mean", _infinite_scale),
     ),
+    "ConvTranspose": (Deviation("the bias comes before the sum is rounded to f16", _half_bias),),
     **dict.fromkeys(("RNN", "GRU", "LSTM"), (_LOST, _HALF, Deviation("gates are clamped", _wide))),
     "MeanVarianceNormalization": (
         _F32, _LOST, _ENDS, _HALF, Deviation("a variance of 0 comes out as below 0", _flat),
@@ -206,6 +234,7 @@ DEVIATIONS: dict[str, Sequence[Deviation]] = {
     ),
     "LpPool": (_SAME, _F32, _HALF),
     "LRN": (_HALF, _F32, Deviation("sums of squares slide, and cancel", _wide)),
+    "Unique": (_ORDER,),
     **dict.fromkeys(("ScatterND", "ScatterElements"), (_LOST,)),
     **dict.fromkeys(("Softmax", "LogSoftmax"), (_ENDS,)),
     "BitShift": (Deviation("a shift by the width or more has no defined value", _wide_shift),),
@@ -224,6 +253,27 @@ DEVIATIONS: dict[str, Sequence[Deviation]] = {
         Deviation("integers go through f32", _large_integers),
     ),
     "Upsample": (_LOST, Deviation("integers go through f32", _large_integers)),
+    **dict.fromkeys(("DFT", "STFT"), (Deviation("infinities are not of the formula", _no_finite),)),
+    **dict.fromkeys(
+        ("BlackmanWindow", "HammingWindow", "HannWindow"),
+        (
+            Deviation("f64 is computed in f32", _made_doubles),
+            Deviation("0 / 0 as an integer has no defined value", _lone_sample),
+        ),
+    ),
+    "AffineGrid": (Deviation("a lone position is 1, and not -1", _one_position),),
+    "MaxUnpool": (
+        Deviation("indices are in the shape given, not in that inferred as in onnx's cases",
+                  _other_extent),
+    ),
+    **dict.fromkeys(
+        (
+            "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
+            "RandomUniformLike",
+        ),
+        (Deviation("the random numbers are others", lambda attrs, x, y: True),),
+    ),
+    "Dropout": (Deviation("the random numbers are others", _trains),),
     "Clip": (Deviation("a bound left out is the largest finite number", _unbounded),),
     "Shrink": (Deviation("integers go through floats", _integers), _F32),
 }  # fmt: skip
@@ -234,6 +284,8 @@ ROUGH = {
     **dict.fromkeys(("LSTM", "GRU", "RNN", "Tanh"), 4.0),
     **dict.fromkeys(("Resize", "Upsample"), 2.0),
     "Selu": 8.0,
+    **dict.fromkeys(("HammingWindow", "HannWindow", "BlackmanWindow"), 1.0),
+    **dict.fromkeys(("DFT", "STFT"), 16.0),
 }
-"""Units of 1 by which results may be missed: exp(x) - 1 and the like are computed as written, and
-equal neighbours are weighed."""
+"""Units of the largest result, or of 1, by which results may be missed: exp(x) - 1 and the like are
+computed as written, equal neighbours are weighed, and waves are summed in f32."""

@@ -6,23 +6,36 @@ of ONNX, and shapes from its shape inference, so that nothing of tfc says what a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from math import prod
 from typing import Any
 
 import numpy as np
 from onnx import TensorProto, TypeProto, checker, defs, helper, numpy_helper, shape_inference
 
-from tests.fuzz.onnx_values import DTYPES, FLAVOURS, OFTEN, TYPE_NAMES, Array, numbers
+from tests.fuzz.onnx_values import (
+    DTYPES,
+    FLAVOURS,
+    OFTEN,
+    SELDOM,
+    TYPE_NAMES,
+    Array,
+    numbers,
+)
 
 OPSETS = (17, 13, 21, 18, 11, 20, 9, 23, 7, 8, 10, 12, 14, 15, 16, 19, 22, 24)
 NEWEST = (25, 26, 27, 28)
+LEARNING = "ai.onnx.ml"
+LEARNING_OPSETS = (3, 5, 2, 1, 4)
 DIMS: tuple[int | str, ...] = (3, 2, 4, 1, 5, "N", "M", 8, 7, 16, 17, 0, 6, 33)
 SIZES = (("N", 3, "M", 4), ("N", 4, "M", 3), ("N", 1, "M", 2), ("N", 5, "M", 16), ("N", 17, "M", 1),
          ("N", 2, "M", 2), ("N", 8, "M", 0), ("N", 16, "M", 5))  # fmt: skip
 MAX_ELEMENTS = 6000
 MAX_RANK = 5
+MAX_DEPTH = 2
+"""Of graphs in graphs."""
 IR_VERSION = 10
 
 Step = tuple[int, Sequence[int]]
@@ -96,22 +109,68 @@ Maker = Callable[["Graph", Picks], None]
 
 @dataclass
 class Graph:
-    """What has been built so far."""
+    """What has been built so far.
+
+    values: what more may be built of. stored: initialisers. around: those of the outermost graph,
+    which has the floats of inner ones, too, so that nothing is computed of them beforehand.
+    unsized: tensors whose sizes the data decides. whole: what
+    is no tensor. depth: how many graphs are around this one.
+    """
 
     opset: int
     sizes: dict[str, int]
+    learning: int = LEARNING_OPSETS[0]
     nodes: list[Any] = field(default_factory=list)
     leaves: list[Leaf] = field(default_factory=list)
     stored: dict[str, Array] = field(default_factory=dict)
+    around: dict[str, Array] = field(default_factory=dict)
     values: list[Value] = field(default_factory=list)
-    count: int = 0
+    unsized: dict[str, np.dtype[Any]] = field(default_factory=dict)
+    whole: set[str] = field(default_factory=set)
+    depth: int = 0
+    count: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def inner(self) -> Graph:
+        """A graph for an attribute of a node: it may use what is here, and has no inputs yet."""
+        need(self.depth < MAX_DEPTH)
+        return Graph(
+            self.opset, self.sizes, self.learning,
+            values=list(self.values), depth=self.depth + 1, count=self.count,
+            around=self.around if self.depth else self.stored,
+        )  # fmt: skip
+
+    def parameter(self, dtype: Any, shape: Sequence[int]) -> Value:
+        """A new input of an inner graph."""
+        return self._add(Value(self._new("p"), np.dtype(dtype), tuple(shape)))
+
+    def proto(self, parameters: Sequence[Value], outputs: Sequence[Value]) -> Any:
+        """The inner graph as an attribute; outputs that are not made here are copied."""
+        made = {name for node in self.nodes for name in node.output}
+        results = []
+        for x in outputs:
+            own = x.name in made and x.name not in {y.name for y in results}
+            results.append(x if own else self._copy(x))
+        return helper.make_graph(
+            self.nodes,
+            "body",
+            [helper.make_tensor_value_info(x.name, code(x.dtype), x.shape) for x in parameters],
+            [_output_info(x.name, x.dtype) for x in results],
+            [numpy_helper.from_array(array, name) for name, array in self.stored.items()],
+        )
+
+    def _copy(self, x: Value) -> Value:
+        return self.emit("Identity", [x], known=[(x.dtype, x.shape)])[0]
 
     # -- operands -------------------------------------------------------------------------------
 
     def schema(self, op: str) -> Any:
-        """The operator at the graph's opset; Unfit where it has none or it is deprecated."""
+        """The operator at the graph's opset; Unfit where it has none or it is deprecated.
+
+        op: its name, that of another domain after the domain's.
+        """
+        domain, _, name = op.rpartition(".")
         try:
-            found = defs.get_schema(op, self.opset)
+            found = defs.get_schema(name, self.learning if domain else self.opset, domain)
         except defs.SchemaError:
             raise Unfit from None
         need(not found.deprecated)
@@ -151,7 +210,7 @@ class Graph:
     @staticmethod
     def some_dtype(p: Picks, dtypes: Sequence[np.dtype[Any]]) -> np.dtype[Any]:
         need(bool(dtypes))
-        weighted = [d for d in dtypes for _ in range(OFTEN.get(TYPE_NAMES[d], 1))]
+        weighted = [d for d in dtypes for _ in range(OFTEN.get(TYPE_NAMES[d], SELDOM))]
         found: np.dtype[Any] = p.of(weighted)
         return found
 
@@ -161,11 +220,11 @@ class Graph:
         return [p.of(DIMS) for _ in range(p.of(ranks))]
 
     def leaf(self, p: Picks, dtype: np.dtype[Any], shape: Sequence[int | str]) -> Value:
-        """A new input, or a constant."""
+        """A new input, or a constant; that where the graph is an inner one."""
         concrete = tuple(self.sizes[dim] if isinstance(dim, str) else dim for dim in shape)
         need(prod(concrete) <= MAX_ELEMENTS and len(concrete) <= MAX_RANK)
         constant, flavour, seed = p.one_in(3), p.of(FLAVOURS), p.next(1000)
-        if constant:
+        if constant or self.depth:
             return self.constant(numbers(concrete, dtype, flavour, seed))
         leaf = Leaf(self._new("x"), dtype, tuple(shape), flavour, seed)
         self.leaves.append(leaf)
@@ -175,7 +234,8 @@ class Graph:
         """A new initialiser."""
         array = np.asarray(array, dtype)
         name = self._new("c")
-        self.stored[name] = array
+        of_root = self.depth > 0 and array.dtype.kind not in "iub"
+        (self.around if of_root else self.stored)[name] = array
         return self._add(Value(name, array.dtype, array.shape, array))
 
     def ints(self, *values: int) -> Value:
@@ -183,7 +243,7 @@ class Graph:
 
     def given(self, p: Picks, array: Array) -> Value:
         """The array as a constant or, less often, as an input."""
-        if not p.one_in(3):
+        if not p.one_in(3) or self.depth:
             return self.constant(array)
         leaf = Leaf(self._new("x"), array.dtype, array.shape, "", 0, array)
         self.leaves.append(leaf)
@@ -217,8 +277,7 @@ class Graph:
         return found
 
     def _new(self, letter: str) -> str:
-        self.count += 1
-        return f"{letter}{self.count}"
+        return f"{letter}{next(self.count)}"
 
     def _add(self, value: Value) -> Value:
         self.values.append(value)
@@ -233,20 +292,18 @@ class Graph:
         attrs: Mapping[str, Any] | None = None,
         outputs: int = 1,
         known: Sequence[tuple[np.dtype[Any], tuple[int, ...]]] = (),
+        checked: bool = True,
     ) -> list[Value]:
         """Add a node. Unfit where ONNX does not allow it, or its results are too large.
 
-        known: the types of its results where ONNX's inference cannot tell.
+        known: the types of its results where ONNX's inference cannot tell. checked: whether its
+        operands are tensors, so that their types are checked.
         """
         schema = self.schema(op)
-        _check_types(schema, inputs)
-        attrs = {name: value for name, value in (attrs or {}).items() if value is not None}
-        need(schema.attributes.keys() >= attrs.keys())
-        names = [self._new("v") for _ in range(len(known) or outputs)]
-        operands = ["" if x is None else x.name for x in inputs]
-        while operands and not operands[-1]:
-            operands.pop()
-        node = helper.make_node(op, operands, names, name=f"n{self.count}", **attrs)
+        if checked:
+            _check_types(schema, inputs)
+        node = self._node(op, inputs, attrs, len(known) or outputs)
+        names = node.output
         if known:
             results = [Value(n, *type) for n, type in zip(names, known, strict=True)]
         else:
@@ -255,6 +312,40 @@ class Graph:
         self.nodes.append(node)
         self.values += results
         return results
+
+    def _node(
+        self, op: str, inputs: Sequence[Value | None], attrs: Mapping[str, Any] | None, outputs: int
+    ) -> Any:
+        attrs = {name: value for name, value in (attrs or {}).items() if value is not None}
+        need(self.schema(op).attributes.keys() >= attrs.keys())
+        operands = ["" if x is None else x.name for x in inputs]
+        while operands and not operands[-1]:
+            operands.pop()
+        domain, _, name = op.rpartition(".")
+        names = [self._new("v") for _ in range(outputs)]
+        return helper.make_node(name, operands, names, name=self._new("n"), domain=domain, **attrs)
+
+    def open(
+        self,
+        op: str,
+        inputs: Sequence[Value | None],
+        attrs: Mapping[str, Any] | None,
+        dtypes: Sequence[np.dtype[Any]],
+    ) -> list[Value]:
+        """Add a node whose results have sizes that the data decides. Nothing is checked."""
+        node = self._node(op, inputs, attrs, len(dtypes))
+        self.nodes.append(node)
+        self.unsized |= dict(zip(node.output, dtypes, strict=True))
+        return [Value(name, dtype, ()) for name, dtype in zip(node.output, dtypes, strict=True)]
+
+    def sequence(
+        self, op: str, inputs: Sequence[Value | None], attrs: Mapping[str, Any] | None = None
+    ) -> Value:
+        """Add a node that makes a sequence or an optional. Nothing is checked."""
+        node = self._node(op, inputs, attrs, 1)
+        self.nodes.append(node)
+        self.whole.add(node.output[0])
+        return Value(node.output[0], np.dtype(bool), ())
 
     def one(self, op: str, *inputs: Value | None, **attrs: Any) -> Value:
         return self.emit(op, inputs, attrs)[0]
@@ -267,11 +358,19 @@ class Graph:
         try:
             found = shape_inference.infer_node_outputs(
                 schema, node, types, data,
-                opset_imports=[helper.make_opsetid("", self.opset)], ir_version=IR_VERSION,
+                opset_imports=self.opsets(), ir_version=IR_VERSION,
             )  # fmt: skip
         except (shape_inference.InferenceError, checker.ValidationError, RuntimeError):
             raise Unfit from None
         return [_value(name, found.get(name)) for name in node.output]
+
+    def opsets(self) -> list[Any]:
+        return [helper.make_opsetid("", self.opset), helper.make_opsetid(LEARNING, self.learning)]
+
+    def made(self) -> list[str]:
+        """All tensors that nodes make."""
+        names = [name for node in self.nodes for name in node.output]
+        return [name for name in names if name not in self.whole]
 
     def attempt(self, maker: Maker, p: Picks) -> bool:
         """Let a maker add nodes; take back what it has added where they do not fit."""
@@ -339,21 +438,19 @@ class Sample:
     def model(self, outputs: Sequence[str] | None = None) -> Any:
         """The model, with other outputs where they are given."""
         g = self.graph
-        known = {value.name: value for value in g.values}
-        made = {name for node in g.nodes for name in node.output}
+        dtypes = {value.name: value.dtype for value in g.values} | g.unsized
         graph = helper.make_graph(
             g.nodes,
             "g",
             [helper.make_tensor_value_info(x.name, code(x.dtype), x.shape) for x in g.leaves],
-            [_output_info(known[n]) for n in (outputs or self.outputs) if n in made],
+            [_output_info(name, dtypes[name]) for name in outputs or self.outputs],
             [numpy_helper.from_array(array, name) for name, array in g.stored.items()],
         )
-        opset = [helper.make_opsetid("", g.opset)]
-        return helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION)
+        return helper.make_model(graph, opset_imports=g.opsets(), ir_version=IR_VERSION)
 
     @property
     def all_outputs(self) -> tuple[str, ...]:
-        return tuple(name for node in self.graph.nodes for name in node.output)
+        return tuple(self.graph.made())
 
     @property
     def symbols(self) -> list[str]:
@@ -365,9 +462,9 @@ class Sample:
         return {x.name: x.array(sizes or self.graph.sizes) for x in self.graph.leaves}
 
 
-def _output_info(value: Value) -> Any:
+def _output_info(name: str, dtype: np.dtype[Any]) -> Any:
     # Sizes follow those of the inputs, so they are not stated.
-    return helper.make_tensor_value_info(value.name, code(value.dtype), None)
+    return helper.make_tensor_value_info(name, code(dtype), None)
 
 
 def build(numbers: Numbers, makers: Sequence[Maker]) -> Sample | None:
@@ -376,12 +473,12 @@ def build(numbers: Numbers, makers: Sequence[Maker]) -> Sample | None:
     p = Picks(head)
     opset = p.of(OPSETS) if not p.one_in(8) else p.of(NEWEST)
     _, n, _, m = p.of(SIZES)
-    graph = Graph(min(opset, defs.onnx_opset_version()), {"N": n, "M": m})
+    graph = Graph(min(opset, defs.onnx_opset_version()), {"N": n, "M": m}, p.of(LEARNING_OPSETS))
     for kind, picks in steps:
         graph.attempt(makers[kind % len(makers)], Picks(picks))
-    if not graph.nodes:
+    made = graph.made()
+    if not made:
         return None
-    made = [name for node in graph.nodes for name in node.output]
     used = {name for node in graph.nodes for name in node.input}
     outputs = [name for name in made if name not in used]
     outputs += [made[p.next(len(made))] for _ in range(p.next(3))]

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from onnx import helper
 
-from tests.fuzz.onnx_graphs import Graph, Maker, Picks, Value, code, need
+from tests.fuzz.onnx_graphs import Graph, Maker, Picks, Value, need
 from tests.fuzz.onnx_nodes import some_axis
 from tests.fuzz.onnx_values import Array
 
@@ -162,25 +161,9 @@ def compress(g: Graph, p: Picks) -> None:
     g.emit("Compress", [x, g.constant(kept)], {"axis": axis}, known=results)
 
 
-def branch(g: Graph, p: Picks) -> None:
-    """If: two ways to compute a value of one shape from a value outside."""
-    x = g.x(p, "Identity", fits=lambda v: v.size > 0)
-    condition = g.given(p, np.array(bool(p.next(2))))
-    ways = []
-    for name, ops in (("then", ("Neg", "Exp", "Identity")), ("else", ("Abs", "Tanh", "Identity"))):
-        op = p.of(ops)
-        need(x.dtype in g.dtypes(op))
-        info = helper.make_tensor_value_info(f"{x.name}_{name}", code(x.dtype), x.shape)
-        node = helper.make_node(op, [x.name], [info.name], name=f"n_{info.name}")
-        ways.append(helper.make_graph([node], name, [], [info]))
-    attrs = {"then_branch": ways[0], "else_branch": ways[1]}
-    g.emit("If", [condition], attrs, known=[(x.dtype, x.shape)])
-
-
 INDEXED: dict[str, Maker] = {
     "Gather": gather, "GatherElements": gather_elements, "GatherND": gather_nd,
     "ScatterElements": scatter_elements("ScatterElements"), "Scatter": scatter_elements("Scatter"),
     "ScatterND": scatter_nd, "OneHot": one_hot, "TopK": top_k,
     "ReverseSequence": reverse_sequence, "TensorScatter": tensor_scatter, "Compress": compress,
-    "If": branch,
 }  # fmt: skip

@@ -18,11 +18,12 @@ from tfc.ir import arrays
 from tfc.ir.arrays import Array
 from tfc.ir.core import Module, Op, Value
 from tfc.ir.dims import evaluate
-from tfc.ir.errors import CompileError
+from tfc.ir.errors import CompileError, UsageError
 from tfc.ir.interp import Interpreter, bind_inputs, check_inputs
 from tfc.ir.opdef import Kind, OpDef
 from tfc.ir.symbols import check_bounds
-from tfc.ir.types import TensorType
+from tfc.ir.types import DType, TensorType
+from tfc.runtime.signature import numpy_dtype
 
 EPSILON = {"f64": 2.0**-52, "f32": 2.0**-23, "f16": 2.0**-10, "bf16": 2.0**-7}
 NORMAL = {"f64": 2.0**-1022, "f32": 2.0**-126, "f16": 2.0**-14, "bf16": 2.0**-126}
@@ -37,6 +38,8 @@ ABSOLUTE = {"gelu", "mish", "softplus", "elu", "selu", "celu", "log_softmax", "s
 """Where results cancel: their error is relative to 1 where they are less."""
 WEIGHTED = {"resize"}
 """Where weights cancel: their error is relative to the largest operand."""
+ROOTED = {"reduce_l2"}
+"""What sums floats though operands and results are integers."""
 PERIODIC = {"sin": 1.0, "cos": 1.0, "tan": np.inf}
 """Beyond LARGEST these promise their range only."""
 LARGEST = {"f64": 1e8, "f32": 1e5, "f16": 1e5, "bf16": 1e5}
@@ -79,6 +82,10 @@ class Disturbed(Interpreter):
         if op.name in WEIGHTED and not _is_float(op.results[0]):
             (whole,) = super().op(op, operands, values)
             return [whole + self.dice.integers(-1, 2, whole.shape).astype(whole.dtype)]
+        if op.name in ROOTED and not _is_float(op.results[0]):
+            (whole,) = super().op(op, operands, values)
+            away = 4 * EPSILON["f64"] * self.dice.uniform(-1, 1, whole.shape)
+            return [whole + np.rint(whole * away).astype(whole.dtype)]
         if op.regions or not any(_is_float(value) for value in (*op.operands, *op.results)):
             return super().op(op, operands, values)
         allowed = [self._allowed(op, defn, value) for value in op.results]
@@ -131,7 +138,7 @@ class Disturbed(Interpreter):
         everything = np.ones(self.shape_of(value), bool)
         if op.name in SPREADING and not all(np.isfinite(x).all() for x in wide):
             return everything
-        name = _name(op.operands[0])
+        name = next((_name(v) for v in op.operands if _is_float(v)), _name(value))
         if op.name in PRODUCTS:
             (x,) = wide
             x = x[np.isfinite(x) & (x > 0)]
@@ -245,7 +252,8 @@ def disturbed(
 ) -> list[Array] | None:
     """The outputs of one disturbed run.
 
-    None where a size changed that the data decides, or integers were made of what may be anything.
+    None where a size or a count of rounds changed that the data decides, or integers were made of
+    what may be anything.
     """
     function = module.main
     types = {arg.name: arg.type for arg in function.args}
@@ -256,7 +264,7 @@ def disturbed(
     try:
         with np.errstate(all="ignore"):
             found = interpreter.block(function.block, list(arguments.values()), {})
-    except CompileError:
+    except (CompileError, UsageError):
         return None
     whole = any(not _is_float(value) for value in function.outputs)
     return None if whole and interpreter.freed else found
@@ -278,22 +286,24 @@ class Oracle:
         floor: an absolute difference that is let pass.
         """
         dtypes = [_dtype(value) for value in self.module.main.outputs]
-        for index, (got, want) in enumerate(zip(found, self.wanted, strict=True)):
-            if got.shape != want.shape or got.dtype != want.dtype:
-                return f"output {index} is {got.dtype}{got.shape}, not {want.dtype}{want.shape}"
         pairs = [
-            (arrays.decode(got, dtype), arrays.decode(want, dtype))
+            (_readable(got, dtype), _readable(want, dtype))
             for got, want, dtype in zip(found, self.wanted, dtypes, strict=True)
         ]
-        if all(_same(got, want).all() for got, want in pairs):
-            return None
         problem: str | None = None
+        for index, (got, want) in enumerate(pairs):
+            if got.dtype != want.dtype or got.ndim != want.ndim:
+                return f"output {index} is {got.dtype}{got.shape}, not {want.dtype}{want.shape}"
+            if got.shape != want.shape:
+                problem = f"output {index} has sizes {got.shape}, not {want.shape}"
+        if problem is None and all(_same(got, want).all() for got, want in pairs):
+            return None
         for runs in (FEW, MANY):
             others = [disturbed(self.module, self.inputs, freedom, seed) for seed in range(runs)]
             if any(run is None for run in others):
                 return None
             moved = [
-                [arrays.decode(array, dtype) for array, dtype in zip(run, dtypes, strict=True)]
+                [_readable(array, dtype) for array, dtype in zip(run, dtypes, strict=True)]
                 for run in others
                 if run is not None
             ]
@@ -301,6 +311,8 @@ class Oracle:
                 x.shape != y.shape for run in moved for x, (_, y) in zip(run, pairs, strict=True)
             ):
                 return None
+            if any(got.shape != want.shape for got, want in pairs):
+                continue
             problem = self._beyond(pairs, moved, floor)
             if problem is None:
                 return None
@@ -322,6 +334,13 @@ class Oracle:
                     f"{bad.size} elements differ; disturbed {[run[index][at] for run in moved[:4]]}"
                 )
         return None
+
+
+def _readable(array: Array, dtype: DType) -> Array:
+    """The array as numbers that numpy computes with, of any element type."""
+    if dtype.kind != "s":
+        return arrays.decode(arrays.encode(array, dtype), dtype)
+    return array.view(numpy_dtype(dtype.name)).astype(np.float32)
 
 
 def _same(got: Array, want: Array) -> Array:

@@ -27,7 +27,7 @@ def numbers_of(seed: int, index: int) -> Numbers:
     dice = random.Random(f"{seed}/{index}")
     head = [dice.randrange(1000) for _ in range(8)]
     steps = [
-        (dice.randrange(len(MAKERS)), [dice.randrange(1000) for _ in range(40)])
+        (dice.randrange(len(MAKERS)), [dice.randrange(1000) for _ in range(80)])
         for _ in range(1 + dice.randrange(12))
     ]
     return head, steps

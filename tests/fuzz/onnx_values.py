@@ -28,9 +28,32 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(bfloat16)": BFLOAT16,
 }
 """The element types by what ONNX calls them in schemas, the usual ones first."""
+MOVED: dict[str, np.dtype[Any]] = {
+    "tensor(complex64)": np.dtype(np.complex64),
+    "tensor(complex128)": np.dtype(np.complex128),
+    "tensor(float8e4m3fn)": np.dtype(ml_dtypes.float8_e4m3fn),
+    "tensor(float8e4m3fnuz)": np.dtype(ml_dtypes.float8_e4m3fnuz),
+    "tensor(float8e5m2)": np.dtype(ml_dtypes.float8_e5m2),
+    "tensor(float8e5m2fnuz)": np.dtype(ml_dtypes.float8_e5m2fnuz),
+    "tensor(float8e8m0)": np.dtype(ml_dtypes.float8_e8m0fnu),
+    "tensor(float4e2m1)": np.dtype(ml_dtypes.float4_e2m1fn),
+    "tensor(int4)": np.dtype(ml_dtypes.int4),
+    "tensor(uint4)": np.dtype(ml_dtypes.uint4),
+    "tensor(int2)": np.dtype(ml_dtypes.int2),
+    "tensor(uint2)": np.dtype(ml_dtypes.uint2),
+}
+"""Those that are stored, moved and cast, but not computed with."""
+DTYPES |= MOVED
 TYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
-OFTEN = {"tensor(float)": 8, "tensor(int64)": 3, "tensor(int32)": 3, "tensor(bool)": 2,
-         "tensor(double)": 2, "tensor(float16)": 2}  # fmt: skip
+OFTEN = {
+    "tensor(float)": 24, "tensor(int64)": 9, "tensor(int32)": 9, "tensor(bool)": 6,
+    "tensor(double)": 6, "tensor(float16)": 6, **dict.fromkeys(MOVED, 1),
+}  # fmt: skip
+"""How often a type is picked; those left out thrice as often as one that is moved only."""
+SELDOM = 3
+FOREIGN = {BFLOAT16, *(dtype for dtype in MOVED.values() if dtype.kind != "c")}
+"""What numpy alone lacks."""
+NARROW_INTEGERS = {DTYPES[f"tensor({name})"] for name in ("int4", "uint4", "int2", "uint2")}
 
 FLAVOURS = (
     "quarters", "quarters", "uniform", "uniform", "uniform", "uniform",
@@ -42,7 +65,11 @@ SPECIAL = (np.nan, np.inf, -np.inf, -0.0, 0.0, 1.0, -1.0)
 
 
 def is_float(dtype: np.dtype[Any]) -> bool:
-    return dtype.kind == "f" or dtype == BFLOAT16
+    return dtype == BFLOAT16 or (dtype.kind == "f" and dtype not in FOREIGN)
+
+
+def is_integer(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in "iu" or dtype in NARROW_INTEGERS
 
 
 def numbers(shape: Sequence[int], dtype: np.dtype[Any], flavour: str, seed: int) -> Array:
@@ -50,7 +77,15 @@ def numbers(shape: Sequence[int], dtype: np.dtype[Any], flavour: str, seed: int)
     dice = np.random.default_rng([seed, len(shape)])
     if dtype == np.bool_:
         return dice.integers(0, 2, tuple(shape)).astype(bool)
-    if is_float(dtype):
+    if dtype.kind == "c":
+        parts = dice.integers(-12, 13, (2, *shape)) / 4
+        return np.asarray(parts[0] + 1j * parts[1]).astype(dtype)
+    if dtype in NARROW_INTEGERS:
+        info = ml_dtypes.iinfo(dtype)
+        return dice.integers(int(info.min), int(info.max) + 1, tuple(shape)).astype(dtype)
+    if dtype.name == "float8_e8m0fnu":
+        return (2.0 ** dice.integers(-9, 10, tuple(shape))).astype(np.float32).astype(dtype)
+    if is_float(dtype) or dtype in FOREIGN:
         return _floats(dice, tuple(shape), dtype, flavour)
     return _integers(dice, tuple(shape), dtype, flavour)
 

@@ -392,8 +392,15 @@ class Context:
 
     def is_symbolic(self) -> bool:
         """Whether an operand's shape has a symbolic dim."""
+        return any(not type.is_static for type in self._tensor_types())
+
+    def is_complex(self) -> bool:
+        """Whether an operand holds complex numbers."""
+        return any(type.dtype.kind == "c" for type in self._tensor_types())
+
+    def _tensor_types(self) -> list[TensorType]:
         items = [self.item(i) for i in range(self.count) if self.has(i)]
-        return any(not tensor_type(x).is_static for item in items for x in leaves(item))
+        return [tensor_type(x) for item in items for x in leaves(item)]
 
     def equate(self, a: DimLike, b: DimLike) -> None:
         """Make two dims equal that the operator wants to be, if one is a mere symbol.

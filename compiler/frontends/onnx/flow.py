@@ -148,12 +148,17 @@ def _loop(ctx: Context) -> Results:
             raise
         return _unrolled(ctx, loop, most)
     endless = starts is True and _truth(ctx, again) is True
+    bound = most
     if starts is True and not endless and (most is None or isinstance(most, int)):
         rounds = None
         if fits:
             body = Body(block, block.args[1:], again, flat(following))
             rounds = count_rounds(body, flat(loop.inits), most, ctx.b.constants)
-        most, endless = (most, False) if rounds is None else (rounds, True)
+        if rounds is not None:
+            bound = rounds
+            # A limit that is read while it runs may end it sooner.
+            if most is not None or loop.limit is None:
+                most, endless = rounds, True
     conditional = not (endless or starts is False)
     if not conditional and most is None and loop.limit is None:
         block.clear()
@@ -164,12 +169,12 @@ def _loop(ctx: Context) -> Results:
     if not fits or (few and any(bound_by(op) is not None for op in block)):
         block.clear()
         return _unrolled(ctx, loop, trips)
-    fixed = not conditional and trips is not None and limit is not None
+    fixed = not conditional and trips is not None and (limit is not None or starts is False)
     early = False
     if stacked and trips is None:
         trips = _announced(ctx, len(loop.places))
         if trips is None:
-            trips = _bound(ctx, loop, most)
+            trips = _bound(ctx, loop, bound)
             early, fixed = conditional, not conditional
     _assume_in_rounds(ctx, assumed, trips)
     form = _Form(trips, loop.limit is not None and not fixed, conditional, early)

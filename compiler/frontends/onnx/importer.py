@@ -538,6 +538,8 @@ class Importer:
             except TypeRefusal as error:
                 if context.is_symbolic():
                     raise UnsupportedError(f"{error}; fix a dynamic dim with dims") from error
+                if context.is_complex():
+                    raise UnsupportedError(f"{error}; complex numbers are only moved") from error
                 raise
             unread = context.unread(rule.ignores)
             if unread:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,20 +16,17 @@ from tfc.ir.types import F32, F64, I64, DType
 # -- lookups --------------------------------------------------------------------------------------
 
 
-def _table(ctx: Context, prefix: str, single: bool = False) -> tuple[Array, DType] | None:
+def _table(ctx: Context, prefix: str) -> tuple[Array, DType] | None:
     """The attributes called `prefix`: a tensor, integers or floats. Strings are refused."""
-    kinds = ("string", "int64", "float")
-    strings, ints, floats = (f"{prefix}_{kind}{'' if single else 's'}" for kind in kinds)
+    strings, ints, floats = (f"{prefix}_{kind}s" for kind in ("string", "int64", "float"))
     tensor = ctx.tensor(f"{prefix}_tensor")
     if tensor is not None:
         return tensor[0].reshape(-1), tensor[1]
     if ctx.has_attr(ints):
-        found = (ctx.integer(ints),) if single else ctx.integers(ints)
-        return np.array(found, np.int64), I64
+        return np.array(ctx.integers(ints), np.int64), I64
     if ctx.has_attr(floats):
-        numbers = (ctx.real(floats),) if single else ctx.reals(floats)
-        return np.array(numbers, np.float32), F32
-    if ctx.has_attr(strings) and not single:
+        return np.array(ctx.reals(floats), np.float32), F32
+    if ctx.has_attr(strings):
         raise ctx.unsupported(f"attribute {strings!r} is of strings; numbers are supported")
     return None
 
@@ -38,16 +36,12 @@ def _label_encoder(ctx: Context) -> Results:
     keys, values = _table(ctx, "keys"), _table(ctx, "values")
     if keys is None or values is None:
         raise ctx.unsupported("labels that are strings")
-    default = _table(ctx, "default", single=True)
     if len(keys[0]) != len(values[0]):
         raise ctx.malformed(f"{len(keys[0])} keys for {len(values[0])} values")
     if keys[1] != ctx.type().dtype:
         raise ctx.malformed(f"keys of {keys[1]} for {ctx.type().dtype}")
     dtype = values[1]
-    missing = np.array(-0.0 if dtype.is_float else -1) if default is None else default[0][0]
-    other: Value = ctx.b.constant(missing, dtype)
-    for name in ("default_int64", "default_float", "default_string"):
-        ctx.has_attr(name)
+    other: Value = ctx.b.constant(_missing(ctx, dtype), dtype)
     result: Value = ctx.b.broadcast(other, shape=ctx.shape())
     pairs = list(zip(keys[0].tolist(), values[0].tolist(), strict=True))
     # Of a key that is there twice the last value counts.
@@ -60,6 +54,16 @@ def _label_encoder(ctx: Context) -> Results:
         found = ctx.b.constant(of_nan[-1], dtype)
         result = ctx.b.select(ctx.b.isnan(ctx.x()), found, result)
     return result
+
+
+def _missing(ctx: Context, dtype: DType) -> Any:
+    """What stands for a key that is not there: of several defaults that of the values' type."""
+    given = ctx.tensor("default_tensor")
+    of_integers, of_floats = ctx.integer("default_int64", -1), ctx.real("default_float", -0.0)
+    ctx.has_attr("default_string")
+    if given is not None:
+        return given[0].reshape(-1)[0]
+    return of_floats if dtype.is_float else of_integers
 
 
 def _looked_up(

@@ -97,10 +97,9 @@ def _stft(ctx: Context) -> Results:
     size = shape[1]
     if ctx.has(3):
         (length,) = ctx.ints_of(3, "frame_length")
-    elif ctx.has(2) and isinstance(ctx.shape(2)[0], int):
-        length = int(ctx.shape(2)[0])  # type: ignore[arg-type]
     else:
-        length = size if isinstance(size, int) else 0
+        given = ctx.shape(2)[0] if ctx.has(2) else size
+        length = given if isinstance(given, int) else 0
     parts = shape[2] if len(shape) > 2 else 1
     if not isinstance(size, int) or not 0 < length <= size or step < 1:
         raise ctx.unsupported(f"frames of {length} every {step} of {size} elements")
