@@ -16,8 +16,9 @@ from typing import Any, BinaryIO
 
 from tfc.cachedir import default_directory
 from tfc.compiler.cache import Cache
-from tfc.compiler.codegen.abi import MESSAGES, Signature, abi_text
+from tfc.compiler.codegen.abi import Signature, abi_text
 from tfc.compiler.codegen.amx import has_tiles
+from tfc.compiler.codegen.codes import MESSAGES
 from tfc.compiler.codegen.emit import text_key
 from tfc.compiler.codegen.header import header_text
 from tfc.compiler.codegen.main import main_text

@@ -9,6 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tfc.compiler.codegen.builder import THREADS, Builder
+from tfc.compiler.codegen.codes import (
+    BAD_SHAPE,
+    OUT_OF_BOUNDS,
+    SMALL_OUTPUT,
+    SMALL_WORKSPACE,
+)
 from tfc.compiler.codegen.cpu_check import cpu_check
 from tfc.compiler.codegen.main import main_signature, told_symbols
 from tfc.compiler.codegen.values import (
@@ -27,27 +33,6 @@ from tfc.ir.extent import highest, most, room
 from tfc.ir.inplace import Shared, shared_memory
 from tfc.ir.symbols import start_symbols
 from tfc.ir.types import TensorType
-
-BAD_SHAPE, SMALL_OUTPUT, SMALL_WORKSPACE, NO_FEATURE, FAILED_CHECK, OUT_OF_BOUNDS = range(1, 7)
-NO_TILES = 7
-MESSAGES = {
-    BAD_SHAPE: "the dims of an input do not fit the model",
-    SMALL_OUTPUT: "the capacity of an output is too small",
-    SMALL_WORKSPACE: "the workspace is missing or too small",
-    NO_FEATURE: "this CPU lacks an instruction set that the model was compiled for",
-    FAILED_CHECK: "a check of the model failed",
-    OUT_OF_BOUNDS: "a symbolic dim is outside of its bounds",
-    NO_TILES: "the operating system does not let this process use the tile registers of AMX",
-}
-CODE_NAMES = {
-    BAD_SHAPE: "BAD_SHAPE",
-    SMALL_OUTPUT: "SMALL_OUTPUT",
-    SMALL_WORKSPACE: "SMALL_WORKSPACE",
-    NO_FEATURE: "NO_FEATURE",
-    FAILED_CHECK: "FAILED_CHECK",
-    OUT_OF_BOUNDS: "OUT_OF_BOUNDS",
-    NO_TILES: "NO_TILES",
-}
 
 MAX_RANK = 8
 MOST_BYTES, MOST_THREADS = f"{2.0**62:e}", 2**16

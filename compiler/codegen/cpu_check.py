@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tfc.compiler.codegen import amx
+from tfc.compiler.codegen.codes import NO_FEATURE, NO_TILES
 from tfc.compiler.target import X86_FEATURES, Target
 
 _REGISTERS = '"={ax},={bx},={cx},={dx},{ax},{cx},~{dirflag},~{fpsr},~{flags}"'

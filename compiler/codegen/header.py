@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from string import Template
 
-from tfc.compiler.codegen.abi import CODE_NAMES, MAX_RANK, MESSAGES, Signature
+from tfc.compiler.codegen.abi import MAX_RANK, Signature
+from tfc.compiler.codegen.codes import CODE_NAMES, MESSAGES
 from tfc.ir.core import Element, Function
 from tfc.ir.types import TensorType
 

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from tests.codegen.harness import Array, building
-from tfc.compiler.codegen.abi import (
+from tfc.compiler.codegen.abi import abi_text
+from tfc.compiler.codegen.codes import (
     BAD_SHAPE,
     MESSAGES,
     NO_FEATURE,
@@ -23,7 +24,6 @@ from tfc.compiler.codegen.abi import (
     OUT_OF_BOUNDS,
     SMALL_OUTPUT,
     SMALL_WORKSPACE,
-    abi_text,
 )
 from tfc.compiler.codegen.emit import compile_kernel, emit_object
 from tfc.compiler.codegen.header import header_text
