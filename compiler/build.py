@@ -89,6 +89,9 @@ class Options:
     verify: bool = True
     progress: Progress = _silent
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "target", self.target.for_precision(self.dtype))
+
     @property
     def prefix(self) -> str:
         return c_identifier(self.name)

@@ -135,6 +135,12 @@ PASSES = make_table(
             },
         ),
         Pass(
+            "dce-again",
+            dce,
+            min_opt=0,
+            after={"lower-precision": "views of what is rounded now would keep it in f32"},
+        ),
+        Pass(
             "narrow-products",
             narrow_products,
             after={
@@ -165,7 +171,7 @@ PASSES = make_table(
             fuse,
             after={
                 "decompose": "groups are made of ops with bodies",
-                "dce": "an unused user keeps a producer out of a group",
+                "dce-again": "an unused user keeps a producer out of a group",
                 "attention": "rows between two products would become groups of their own",
                 "read-narrow": "a shared widening keeps out of groups",
             },

@@ -98,6 +98,7 @@ class Target:
     multiply-add is an instruction. has_masks: masked access of every element size is one.
     emulates_tiles: ops of tiles become loops over vectors, so that what is made for tiles can run
     on a machine without; slow.
+    flushes_bf16: rounding to bf16 may take denormals for zero, as `dot` does.
     """
 
     triple: str
@@ -113,6 +114,7 @@ class Target:
     l3: int = 16 << 20
     cores: int | None = None
     emulates_tiles: bool = False
+    flushes_bf16: bool = False
 
     def lanes(self, dtype: DType) -> int:
         """Return how many elements of `dtype` one vector register holds."""
@@ -141,6 +143,14 @@ class Target:
     def uses_amx(self) -> bool:
         """Whether ops of tiles are instructions; a process asks the system for their registers."""
         return self._wide_with("amx-tile") and not self.emulates_tiles
+
+    def rounds_bf16(self, lanes: int) -> bool:
+        """Whether so many f32 are rounded to bf16 by one instruction; it flushes denormals."""
+        return self.flushes_bf16 and self._wide_with("avx512bf16") and lanes in (8, 16)
+
+    def for_precision(self, dtype: DType) -> Target:
+        """Return the target for programs whose products are to be of `dtype`."""
+        return replace(self, flushes_bf16=dtype.name == "bf16")
 
     @property
     def multiplies_bytes(self) -> bool:

@@ -108,6 +108,8 @@ def narrow(b: Builder, value: str, to: DType, lanes: int) -> str:
     if to == F16 and b.target.has_half_conversion:
         half = vector("half", lanes)
         return b.convert("bitcast", half, b.convert("fptrunc", single, value, half), short)
+    if to == BF16 and b.target.rounds_bf16(lanes):
+        return _narrow_by_instruction(b, value, lanes)
     bits = b.convert("bitcast", single, value, word)
     if to == BF16:
         odd = _bits(b, "and", _bits(b, "lshr", bits, 16, lanes), 1, lanes)
@@ -117,6 +119,13 @@ def narrow(b: Builder, value: str, to: DType, lanes: int) -> str:
         result = b.select(is_nan, word, quiet, rounded)
         return b.convert("trunc", word, _bits(b, "lshr", result, 16, lanes), short)
     return _narrow_half(b, bits, lanes)
+
+
+def _narrow_by_instruction(b: Builder, value: str, lanes: int) -> str:
+    short, single, brain = (vector(of, lanes) for of in ("i16", "float", "bfloat"))
+    name, width = "x86.avx512bf16.cvtneps2bf16", str(32 * lanes)
+    rounded = b.intrinsic(name, brain, (single, value), mangle=width)
+    return b.convert("bitcast", brain, rounded, short)
 
 
 def _narrow_half(b: Builder, bits: str, lanes: int) -> str:

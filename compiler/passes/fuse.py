@@ -226,7 +226,8 @@ class _Group:
             return False
         for member in list(self.members):
             for value in member.operands:
-                if _shape(value) == self.domain and value.op not in self.members:
+                inside = all(user in self.members for user in value.users)
+                if inside and _shape(value) == self.domain and value.op not in self.members:
                     chain = self._chain(value)
                     if chain and len(self.members) + len(chain) <= MAX_OPS:
                         self.members.update((op, _Space()) for op in chain)
@@ -235,11 +236,11 @@ class _Group:
         return False
 
     def _chain(self, value: Value) -> list[Op]:
-        """The ops from `value` up to a contraction or window, all used once; else nothing."""
+        """The ops from `value` to a contraction or window, each used once but it; or none."""
         op = value.op
         if op is None or op.block is not self.root.block or len(op.results) != 1:
             return []
-        if len(value.uses) != 1 or self._operand_count(op) > MAX_OPERANDS:
+        if self._operand_count(op) > MAX_OPERANDS:
             return []
         if _defn(op).kind in HEAVY:
             return [op]
@@ -249,7 +250,7 @@ class _Group:
             return []
         for operand in op.operands:
             same = tensor_type(operand).size == size if view else _shape(operand) == _shape(value)
-            rest = self._chain(operand) if same else []
+            rest = self._chain(operand) if same and len(operand.uses) == 1 else []
             if rest:
                 return [op, *rest]
         return []

@@ -69,7 +69,14 @@ def _gains(op: Op) -> bool:
     assert isinstance(op.defn, OpDef)
     if op.defn.kind is not Kind.CONTRACTION or tensor_type(op.result).dtype != F32:
         return False
-    return getattr(op.attrs, "groups", 1) == 1 and is_constant(op.operands[1])
+    return getattr(op.attrs, "groups", 1) == 1 and _of_constant(op.operands[1])
+
+
+def _of_constant(value: Value) -> bool:
+    """Whether the value is a constant, or its elements in another order."""
+    while value.op is not None and _moves(value.op) and len(value.op.operands) == 1:
+        (value,) = value.op.operands
+    return is_constant(value)
 
 
 def _moves(op: Op) -> bool:

@@ -138,3 +138,60 @@ def test_a_step_between_rows_may_be_that_of_a_group_which_is_not_full(channels: 
     )
     found = tfc.compile(program, dtype="bf16")({"x0": x})["y0"]
     np.testing.assert_array_equal(found, program.eval({"x0": x})["y0"])
+
+
+def rounding_only(size: int) -> Graph:
+    return Graph(graph([TensorType(F32, (size,))], lambda b, v: b.cast(v, dtype=BF16)))
+
+
+def test_rounding_by_an_instruction_differs_in_denormals_alone() -> None:
+    generator = np.random.default_rng(0)
+    bits = generator.integers(0, 1 << 32, 5001, dtype=np.uint32)
+    bits[:6] = [0x7F800000, 0xFF800000, 0x7F7FFFFF, 0x3F808000, 0x3F818000, 0x80000000]
+    x = bits.view(np.float32)
+    x[np.isnan(x)] = np.nan
+    program = rounding_only(len(x))
+    exact, fast = (
+        arrays.decode(tfc.compile(program, dtype=dtype)({"x0": x})["y0"].view(np.uint16), BF16)
+        for dtype in ("f32", "bf16")
+    )
+    wanted = arrays.decode(arrays.encode(x, BF16), BF16)
+    np.testing.assert_array_equal(exact, wanted)
+    normal = ~(np.abs(x) < np.finfo(np.float32).tiny)
+    np.testing.assert_array_equal(fast[normal], wanted[normal])
+    assert np.all((fast[~normal] == wanted[~normal]) | (fast[~normal] == 0))
+
+
+def test_the_instruction_that_rounds_is_for_those_who_asked_for_bf16() -> None:
+    module = rounding_only(64).copy()
+    run(module, PassContext(target=WITH_DOT))
+    (kernel,) = (f for f in lower(module, WITH_DOT, {}).functions.values() if f.kind == "kernel")
+    assert "cvtneps2bf16" not in kernel_text(kernel, WITH_DOT)
+    assert "cvtneps2bf16" in kernel_text(kernel, WITH_DOT.for_precision(BF16))
+    assert "cvtneps2bf16" not in kernel_text(kernel, parse_target("avx512").for_precision(BF16))
+
+
+def groups_of(build: Any, *shapes: tuple[int, ...]) -> list[list[str]]:
+    module = graph([TensorType(F32, shape) for shape in shapes], build)
+    run(module, PassContext(target=WITH_DOT, dtype=BF16))
+    return [
+        [op.name for op in group.regions[0] if op.name not in ("constant", "yield")]
+        for group in module.main.block
+        if group.name == "fused"
+    ]
+
+
+def test_weights_may_be_a_view_of_a_constant() -> None:
+    weights = np.ones((48, 32), np.float32)
+    found = groups_of(
+        lambda b, v: b.matmul(v, b.transpose(b.constant(weights), perm=(1, 0))), (8, 32)
+    )
+    assert found == [["cast"], ["cast", "cast", "matmul"]]
+
+
+def test_a_view_between_does_not_keep_rounding_out_of_the_producer() -> None:
+    weights = np.ones((32, 48), np.float32)
+    found = groups_of(
+        lambda b, v: b.matmul(b.reshape(b.exp(v), shape=(8, 32)), b.constant(weights)), (2, 4, 32)
+    )
+    assert found == [["exp", "cast"], ["cast", "cast", "matmul"]]
