@@ -1,7 +1,7 @@
-"""Sliding windows with a few taps: depthwise convolution and pooling.
+"""Sliding windows: depthwise convolution and pooling.
 
 A tile of neighbouring rows x columns of the output stays in registers while all taps are applied,
-unrolled, so that what the windows of neighbours share is loaded once. Lanes are channels.
+a few unrolled, so that what the windows of neighbours share is loaded once. Lanes are channels.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from tfc.ir.dims import (
     symbols_of,
 )
 
+# So many are unrolled; of more, those of the outer iterators are loops.
 MOST_TAPS = 32
 # Stands for the finished reduction in an epilogue.
 TOTAL = "total"
@@ -67,7 +68,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Window:
-    """A nest that folds a few static taps around each element."""
+    """A nest that folds static taps around each element."""
 
     nest: Nest
     plan: Plan
@@ -76,17 +77,14 @@ class Window:
     axes: tuple[Axis, ...]
 
 
-def match(nest: Nest, plan: Plan, target: Target, most: int = MOST_TAPS) -> Window | None:
-    """Recognise a window whose lanes are an output iterator and whose tile has overlap.
-
-    most: how many taps it may have.
-    """
+def match(nest: Nest, plan: Plan, target: Target) -> Window | None:
+    """Recognise a window whose lanes are an output iterator and whose tile has overlap."""
     found = reductions(nest)
     if len(found) != 1 or len(nest.outputs) != 1 or plan.inner or plan.lane is None:
         return None
     (reduce,) = found
     taps = product(it.extent for it in reduce.iters)
-    if not isinstance(taps, int) or not 1 < taps <= most or reduce.kind in POSITIONS:
+    if not isinstance(taps, int) or taps < 2 or reduce.kind in POSITIONS:
         return None
     if any(it.extent == 0 for it in plan.rows):
         return None
@@ -130,6 +128,14 @@ def _sliding(rows: tuple[Iter, ...], reduce: Reduce) -> list[Iter]:
 
 def _divides(tap: DimLike | None, step: DimLike) -> bool:
     return tap is not None and tap != 0 and step % tap == 0
+
+
+def _unrolled(iters: Sequence[Iter]) -> tuple[Sequence[Iter], Sequence[Iter]]:
+    """Split the taps' iterators into those that are loops and those that are unrolled."""
+    position = len(iters)
+    while position and product(it.extent for it in iters[position - 1 :]) <= MOST_TAPS:
+        position -= 1
+    return iters[:position], iters[position:]
 
 
 class WindowSchedule:
@@ -190,15 +196,31 @@ class WindowSchedule:
 
     def _totals(self, places: Sequence[Mapping[str, DimLike]], axes: Sequence[Axis]) -> list[Value]:
         """The sums of a tile's outputs."""
+        start = [value for _ in places for value in self.e.initial(self.w.reduce)]
+        return self._fold(*_unrolled(self.w.reduce.iters), places, start)
+
+    def _fold(
+        self,
+        outer: Sequence[Iter],
+        inner: Sequence[Iter],
+        places: Sequence[Mapping[str, DimLike]],
+        totals: list[Value],
+    ) -> list[Value]:
+        """Fold the taps of the iterators `outer`, in loops, and `inner`, unrolled, into totals."""
+        if outer:
+            with self.e.loop(outer[0], carried=totals) as (values, following):
+                following.extend(self._fold(outer[1:], inner, places, list(values)))
+            return values
         reduce = self.w.reduce
-        totals = [list(self.e.initial(reduce)) for _ in places]
-        for tap in itertools.product(*(range(int(it.extent)) for it in reduce.iters)):  # type: ignore[arg-type]
-            at = {it.name: i for it, i in zip(reduce.iters, tap, strict=True)}
+        for tap in itertools.product(*(range(int(it.extent)) for it in inner)):  # type: ignore[arg-type]
+            at = {it.name: i for it, i in zip(inner, tap, strict=True)}
+            following = []
             for place, total in zip(places, totals, strict=True):
                 body = substitute_dims(reduce.body, {**at, **place}, {})
                 step = Reduce(reduce.kind, (), body, reduce.dtype, reduce.last)
-                total[:] = self.e.combine_copies(step, [{}], total)
-        return [total for (total,) in totals]
+                following += self.e.combine_copies(step, [{}], [total])
+            totals = following
+        return totals
 
     def _store(self, place: Mapping[str, DimLike], total: Value) -> None:
         """Evaluate the epilogue of one output on its total, in a scope of its own."""

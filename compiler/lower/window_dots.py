@@ -23,7 +23,7 @@ from tfc.compiler.lower.window import Axis, Window, WindowSchedule, match
 from tfc.compiler.target import Target
 from tfc.ir.body import Iter, Reduce, rewrite
 from tfc.ir.core import Value
-from tfc.ir.dims import DimLike, coefficient, substitute, symbols_of
+from tfc.ir.dims import DimLike, coefficient, product, substitute, symbols_of
 from tfc.ir.loop.nodes import DOTS
 from tfc.ir.types import U8
 
@@ -112,9 +112,11 @@ def find(nest: Nest, plan: Plan, target: Target) -> DotWindow | None:
     """Recognise a window of bytes by bytes where `dot` is an instruction."""
     if not target.multiplies_bytes or not target.has_dot(U8, plan.width):
         return None
-    window = match(nest, plan, target, MOST_TAPS)
-    sides = factors(window.reduce) if window is not None else None
-    if window is None or sides is None:
+    window = match(nest, plan, target)
+    if window is None or product(it.extent for it in window.reduce.iters) > MOST_TAPS:
+        return None
+    sides = factors(window.reduce)
+    if sides is None:
         return None
     sides = sides if sides[0].load.dtype == U8 else (sides[1], sides[0])
     left, right = sides
