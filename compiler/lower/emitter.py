@@ -71,7 +71,7 @@ class Emitter:
     """Emits expressions through a LoopBuilder.
 
     buffers maps graph values to buffer values; written are the values that the kernel stores to.
-    chooser: decides for the schedules.
+    chooser: decides for the schedules. aliased: memory is read that is written.
     """
 
     def __init__(
@@ -80,8 +80,10 @@ class Emitter:
         buffers: Mapping[Value, Value],
         written: Sequence[Value] = (),
         chooser: Chooser | None = None,
+        aliased: bool = False,
     ) -> None:
         self.b = builder
+        self.aliased = aliased
         self.chooser = chooser or Chooser()
         self.buffers = buffers
         self.written = frozenset(written)

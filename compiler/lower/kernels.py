@@ -15,6 +15,7 @@ from tfc.compiler.lower import (
     narrow,
     staging,
     tiles,
+    transposed,
     window,
     window_dots,
 )
@@ -498,8 +499,11 @@ class KernelBuilder:
 
     def _nest(self, e: Emitter, nest: Nest, plan: Plan) -> None:
         found = window.match(nest, plan, self.target)
+        turned = None if e.aliased else transposed.match(nest, self.target)
         if found is not None:
             window.WindowSchedule(e, found, self.target, self.hints).emit()
+        elif turned is not None:
+            transposed.TransposedSchedule(e, turned, self.hints).emit()
         else:
             NestSchedule(e, nest, plan, self.target, self.hints).emit()
 
@@ -589,7 +593,7 @@ class KernelBuilder:
         block = Block(types, names)
         builder = LoopBuilder(block)
         buffers = dict(zip((*reads, *written), block.args, strict=True))
-        emitter = Emitter(builder, buffers, written, self.chooser)
+        emitter = Emitter(builder, buffers, written, self.chooser, aliased)
         for schedule in schedules:
             schedule(emitter)
         builder.emit("return")
