@@ -160,6 +160,11 @@ class Target:
         )
 
     @property
+    def narrowed_at_once(self) -> int:
+        """How many floats are best made bytes together; 1 where that takes as long one by one."""
+        return 64 if self.arch == "x86_64" and self.vector_bits == 512 else 1
+
+    @property
     def permutes_bytes(self) -> bool:
         """Whether one instruction takes any bytes of two registers."""
         return self._wide_with("avx512vbmi")

@@ -5,7 +5,8 @@ What is computed, the tile and the packing are `contract`'s.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tfc.compiler.cost.expression import estimate
@@ -17,8 +18,10 @@ from tfc.compiler.lower.contract import (
     panel_of,
 )
 from tfc.compiler.lower.emitter import Emitter, Lane
+from tfc.compiler.lower.epilogue import Narrowing, batches, narrowing, part
 from tfc.compiler.lower.nest import parallel_loops
-from tfc.ir.body import Apply, Iter, Load, children, walk
+from tfc.compiler.target import Target
+from tfc.ir.body import Apply, Expr, Iter, Load, children, walk
 from tfc.ir.core import Value
 from tfc.ir.dims import (
     Dim,
@@ -101,6 +104,7 @@ class ContractionSchedule:
         hints: Mapping[str, int],
         packed: bool,
         streamed: bool,
+        target: Target,
         dots: Dots | None = None,
     ) -> None:
         self.e = emitter
@@ -110,6 +114,7 @@ class ContractionSchedule:
         self.hints = hints
         self.packed = packed
         self.streamed = streamed
+        self.target = target
         self.dots = dots
         self.panel = panel_of(c.n, tile.block)
         padding = [Iter(f"unit{i}", 1) for i in range(2)]
@@ -310,15 +315,66 @@ class ContractionSchedule:
     def _finish(self, rows: Sequence[Mapping[str, Value]], totals: list[Value]) -> None:
         """Evaluate the epilogue on the accumulators and store."""
         (output,) = self.c.nest.outputs
-        n = self.c.n.name
+        split = narrowing(output.expr)
+        most = self.target.narrowed_at_once // self.tile.lanes
+        alone = any(self._is_alone(v) for v in range(self.tile.vectors))
+        if split is not None and most > 1 and not alone:
+            self._narrow(rows, self._evaluated(rows, totals, split.base), split, most)
+            return
         for v in range(self.tile.vectors):
-            alone = self._is_alone(v)
-            lane = None if alone else Lane(n, self.tile.lanes, self._mask(v))
-            with self.e.scope({n: self.e.index(self._column(v))}), self.e.vectorised(lane):
+            with self._columns(v):
                 for row, values in enumerate(rows):
                     total = totals[row * self.tile.vectors + v]
+                    element = self._element(values, total, output.expr)
                     with self.e.scope(values):
-                        whole = self.start[0] if self.start is not None else self.c.reduce
-                        self.e.remember(whole, self.b.extract(total, 0) if alone else total)
-                        element = self.e.eval_wide(output.expr)
                         self.e.store(output.value, (output.address,), element)
+
+    @contextmanager
+    def _columns(self, vector: int, count: int = 1) -> Iterator[None]:
+        """Evaluate for the columns of a vector, or of some neighbouring ones that are full."""
+        n, lanes = self.c.n.name, self.tile.lanes
+        lane = None
+        if not self._is_alone(vector):
+            lane = Lane(n, lanes * count, self._mask(vector) if count == 1 else None)
+        with self.e.scope({n: self.e.index(self._column(vector))}), self.e.vectorised(lane):
+            yield
+
+    def _element(self, row: Mapping[str, Value], total: Value, expr: Expr) -> Value:
+        """Evaluate a part of the epilogue on an accumulator, in a row."""
+        whole = self.start[0] if self.start is not None else self.c.reduce
+        with self.e.scope(row):
+            self.e.remember(whole, total if self.e.lane else self.b.extract(total, 0))
+            return self.e.eval_wide(expr)
+
+    def _evaluated(
+        self, rows: Sequence[Mapping[str, Value]], totals: Sequence[Value], expr: Expr
+    ) -> list[Value]:
+        found = list(totals)
+        for v in range(self.tile.vectors):
+            with self._columns(v):
+                for row, values in enumerate(rows):
+                    at = row * self.tile.vectors + v
+                    found[at] = self._element(values, totals[at], expr)
+        return found
+
+    def _narrow(
+        self,
+        rows: Sequence[Mapping[str, Value]],
+        bases: Sequence[Value],
+        split: Narrowing,
+        most: int,
+    ) -> None:
+        """Make bytes of several vectors at once, and store them."""
+        (output,) = self.c.nest.outputs
+        vectors, lanes = self.tile.vectors, self.tile.lanes
+        full = self.c.n.extent % self.tile.block == 0
+        for batch in batches(len(bases), most):
+            whole = split.of(self.b, [bases[at] for at in batch])
+            at = batch.start
+            while at < batch.stop:
+                row, v = divmod(at, vectors)
+                count = min(batch.stop - at, vectors - v) if full else 1
+                element = part(self.b, whole, (at - batch.start) * lanes, count * lanes)
+                with self._columns(v, count), self.e.scope(rows[row]):
+                    self.e.store(output.value, (output.address,), element)
+                at += count

@@ -349,7 +349,7 @@ class KernelBuilder:
         written = [output.value for output in c.nest.outputs]
 
         def schedule(e: Emitter) -> None:
-            ContractionSchedule(e, c, tile, self.hints, packed, streamed, dots).emit()
+            ContractionSchedule(e, c, tile, self.hints, packed, streamed, self.target, dots).emit()
 
         reads = _reads(c.nest, skip=right if packed else None)
         for side in (c.left.load.value, c.right.load.value):

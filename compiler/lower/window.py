@@ -15,6 +15,7 @@ from tfc.compiler.cost.expression import estimate, work
 from tfc.compiler.lower.compose import Nest
 from tfc.compiler.lower.dependence import POSITIONS
 from tfc.compiler.lower.emitter import Emitter
+from tfc.compiler.lower.epilogue import batches, narrowing, part
 from tfc.compiler.lower.nest import NestSchedule, parallel_loops
 from tfc.compiler.lower.normal import reductions
 from tfc.compiler.lower.plan import Plan
@@ -138,6 +139,15 @@ def _unrolled(iters: Sequence[Iter]) -> tuple[Sequence[Iter], Sequence[Iter]]:
     return iters[:position], iters[position:]
 
 
+@dataclass(frozen=True)
+class _End:
+    """What is stored of one output, and where. hole: stands for its total."""
+
+    hole: Expr
+    expr: Expr
+    address: DimLike
+
+
 class WindowSchedule:
     """Emits a window nest."""
 
@@ -191,8 +201,24 @@ class WindowSchedule:
             {axis.it.name: axis.start + i for axis, i in zip(axes, offsets, strict=True)}
             for offsets in itertools.product(*(range(axis.size) for axis in axes))
         ]
-        for place, total in zip(places, self._totals(places, axes), strict=True):
-            self._store(place, total)
+        totals = self._totals(places, axes)
+        ends = [self._end(place) for place in places]
+        split = narrowing(ends[0].expr)
+        most = self.target.narrowed_at_once // self.w.plan.width
+        if split is None or self.e.lane is None or most < 2:
+            for end, total in zip(ends, totals, strict=True):
+                self._store(end, self._evaluated(end, total, end.expr))
+            return
+        for batch in batches(len(ends), most):
+            bases = []
+            for i in batch:
+                own = narrowing(ends[i].expr)
+                assert own is not None
+                bases.append(self._evaluated(ends[i], totals[i], own.base))
+            whole = split.of(self.e.b, bases)
+            width = self.e.lane.width
+            for position, i in enumerate(batch):
+                self._store(ends[i], part(self.e.b, whole, position * width, width))
 
     def _totals(self, places: Sequence[Mapping[str, DimLike]], axes: Sequence[Axis]) -> list[Value]:
         """The sums of a tile's outputs."""
@@ -222,16 +248,22 @@ class WindowSchedule:
             totals = following
         return totals
 
-    def _store(self, place: Mapping[str, DimLike], total: Value) -> None:
-        """Evaluate the epilogue of one output on its total, in a scope of its own."""
+    def _end(self, place: Mapping[str, DimLike]) -> _End:
+        """The epilogue of one output."""
         (output,) = self.w.nest.outputs
         lane = self.w.plan.lane
         assert lane is not None
         # Never evaluated; it says what the total depends on, for epilogues that index with it.
         hole: Expr = Position(symbol(TOTAL) + lane.dim, self.w.reduce.dtype)
         opened = rewrite(output.expr, lambda node: None, {id(self.w.reduce): hole})
-        expr = substitute_dims(opened, place, {})
-        address = substitute(output.address, place)
+        return _End(hole, substitute_dims(opened, place, {}), substitute(output.address, place))
+
+    def _evaluated(self, end: _End, total: Value, expr: Expr) -> Value:
+        """Evaluate a part of an epilogue on a total, in a scope of its own."""
         with self.e.scope({TOTAL: total}):
-            self.e.remember(hole, total)
-            self.e.store(output.value, (address,), self.e.eval_wide(expr))
+            self.e.remember(end.hole, total)
+            return self.e.eval_wide(expr)
+
+    def _store(self, end: _End, element: Value) -> None:
+        (output,) = self.w.nest.outputs
+        self.e.store(output.value, (end.address,), element)

@@ -17,6 +17,7 @@ import numpy as np
 from tfc.compiler.lower.compose import Nest
 from tfc.compiler.lower.contract import Array, Factor, constant_view, factors, stride_of
 from tfc.compiler.lower.emitter import Emitter
+from tfc.compiler.lower.epilogue import joined
 from tfc.compiler.lower.nest import masks_tail
 from tfc.compiler.lower.plan import Plan
 from tfc.compiler.lower.window import Axis, Window, WindowSchedule, match
@@ -245,7 +246,7 @@ class DotWindowSchedule(WindowSchedule):
         for i in range(group * GROUP, (group + 1) * GROUP):
             at = self.e.index(base + apart * min(i, last))
             parts.append(b.vload(buf, [at], lane.width, mask=lane.mask))
-        low, high = (b.shuffle(x, y, range(2 * lane.width)) for x, y in (parts[:2], parts[2:]))
+        low, high = (joined(b, pair) for pair in (parts[:2], parts[2:]))
         order = [i * lane.width + c for c in range(lane.width) for i in range(GROUP)]
         return b.shuffle(low, high, order)
 

@@ -24,31 +24,42 @@ VALUES = np.array(
 )  # fmt: skip
 
 
-def conversion(lanes: int, rounded: bool) -> Function:
+def conversion(lanes: int, rounded: bool, added: int = 0) -> Function:
     block = Block([BufferType(dtype, (64,), (1,)) for dtype in (F32, U8)], ["x", "y"])
     b = LoopBuilder(block)
     for start in range(0, 64, lanes):
         x = b.vload(block.args[0], [start], lanes)
-        b.vstore(b.cast(b.round(x) if rounded else x, U8), block.args[1], [start])
+        x = b.round(x) if rounded else x
+        x = b.add(x, b.const(added, x)) if added else x
+        b.vstore(b.cast(x, U8), block.args[1], [start])
     b.emit("return")
     return Function("kernel", block, "kernel")
 
 
-def expected(rounded: bool) -> Any:
-    x = np.rint(VALUES) if rounded else np.trunc(VALUES)
+def expected(rounded: bool, added: int = 0) -> Any:
+    x = np.rint(VALUES) if rounded else VALUES
+    x = np.trunc(x + np.float32(added))
     return np.clip(np.nan_to_num(x, nan=0.0, posinf=1e9, neginf=-1e9), 0, 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("rounded", [False, True])
-@pytest.mark.parametrize("lanes", [4, 16, 64])
-def test_floats_saturate_to_bytes(target: str, rounded: bool, lanes: int) -> None:
+@pytest.mark.parametrize("added", [0, 3, 255, -128, 20000])
+@pytest.mark.parametrize("lanes", [4, 16, 32, 64])
+def test_floats_saturate_to_bytes(target: str, rounded: bool, added: int, lanes: int) -> None:
     found = np.zeros(64, np.uint8)
-    Kernel(conversion(lanes, rounded), parse_target(target))(np.tile(VALUES, 2), found)
-    np.testing.assert_array_equal(found, np.tile(expected(rounded), 2))
+    Kernel(conversion(lanes, rounded, added), parse_target(target))(np.tile(VALUES, 2), found)
+    np.testing.assert_array_equal(found, np.tile(expected(rounded, added), 2))
 
 
 def test_avx512_converts_and_rounds_at_once() -> None:
     text = kernel_text(conversion(16, True), parse_target("avx512"))
     assert "cvtps2udq" in text
     assert "cvtps2udq" not in kernel_text(conversion(16, True), parse_target("avx2"))
+
+
+def test_avx512_packs_several_vectors_and_adds_in_between() -> None:
+    text = kernel_text(conversion(64, True, 7), parse_target("avx512"))
+    assert "packuswb" in text
+    assert "sadd.sat" in text
+    assert "packuswb" not in kernel_text(conversion(64, True, 7), parse_target("avx2"))
