@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from tfc.cli.report import emit_json, size_text, time_text
 if TYPE_CHECKING:
     from tfc.compiler.build import Build, Options
     from tfc.ir.core import Module
+    from tfc.tune import Report
 
 _KINDS = {
     ".so": "so", ".o": "o", ".a": "a", ".h": "h", ".ll": "ll", ".s": "s", ".tfc": "graph",
@@ -55,6 +57,13 @@ _FOREIGN = (".dylib", ".dll", ".exe", ".lib")
     metavar="N",
     help="1 leaves the thread pool out; the artifact then needs no libc.",
 )
+@click.option(
+    "--tune",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="Measure kernels on this machine for so long, and keep what is faster for this and later "
+    "compilations, in --tuning's file or the cache.",
+)
 @compile_options
 @output_options
 def command(
@@ -63,6 +72,7 @@ def command(
     emit: tuple[str, ...],
     name: str | None,
     threads: int | None,
+    tune: float | None,
     settings: Settings,
     as_json: bool,
 ) -> None:
@@ -71,13 +81,23 @@ def command(
     plan = _plan(output, [kind for text in emit for kind in text.split(",")])
     if not output.parent.is_dir():
         raise click.UsageError(f"{output.parent} is not a directory")
-    with options_for(settings, name or output.stem, threads=threads != 1) as options:
-        written = _write_all(model, settings, options, plan)
+    tuning = _Tuning(tune, threads, settings.tuning) if tune is not None else None
+    with options_for(
+        settings, name or output.stem, threads=threads != 1, tunes=tune is not None
+    ) as options:
+        written = _write_all(model, settings, options, plan, tuning)
     seconds = time.perf_counter() - started
+    report = tuning.report if tuning is not None else None
     if as_json:
         files = [{"path": str(path), "bytes": path.stat().st_size} for path in written]
-        emit_json({"files": files, "seconds": seconds})
+        tuned = {"tuned": asdict(report)} if report is not None else {}
+        emit_json({"files": files, "seconds": seconds, **tuned})
         return
+    if report is not None:
+        click.echo(
+            f"tuned {report.changed} kernels, tried {report.tried} of {report.kernels} with "
+            f"{report.candidates} candidates"
+        )
     for path in written:
         click.echo(f"{path}  {size_text(path.stat().st_size)}")
     click.echo(f"compiled in {time_text(seconds)}")
@@ -105,8 +125,30 @@ def _plan(output: Path, emit: list[str]) -> dict[str, Path]:
     return {one: plan[one] for one in ("graph", "fused", "loops", *_SUFFIXES) if one in plan}
 
 
+@dataclass
+class _Tuning:
+    """What --tune asks for, and what came of it."""
+
+    seconds: float
+    threads: int | None
+    file: Path | None
+    report: Report | None = None
+
+    def options(self, module: Module, options: Options) -> Options:
+        from tfc.request import native
+        from tfc.tuned import tuned
+
+        native(options.target)
+        options, self.report = tuned(module, options, self.seconds, self.threads, self.file)
+        return options
+
+
 def _write_all(
-    model: Path, settings: Settings, options: Options, plan: dict[str, Path]
+    model: Path,
+    settings: Settings,
+    options: Options,
+    plan: dict[str, Path],
+    tuning: _Tuning | None,
 ) -> list[Path]:
     from tfc.compiler.build import build
     from tfc.compiler.driver import lower_module, optimise
@@ -121,6 +163,8 @@ def _write_all(
         written += _write_text(module, plan["fused"], settings)
     if not plan.keys() - {"graph", "fused"}:
         return written
+    if tuning is not None:
+        options = tuning.options(module, options)
     program = lower_module(module, options, optimised=True)
     if "loops" in plan:
         written += _write_text(program, plan["loops"], settings)

@@ -19,9 +19,21 @@ from tfc.cli.options import (
 from tfc.cli.report import emit_json, size_text, table, time_text
 
 if TYPE_CHECKING:
+    from tfc.compiler.cost.choice import Site
     from tfc.compiler.cost.machine import Machine
 
-_HEAD = ["kernel", "calls", "time", "should take", "of it", "limit", "GFLOP/s", "data", "nodes"]
+_HEAD = [
+    "kernel",
+    "calls",
+    "time",
+    "should take",
+    "of it",
+    "limit",
+    "GFLOP/s",
+    "data",
+    "chosen",
+    "nodes",
+]
 
 
 @click.command("explain", epilog=INPUT_SYNTAX)
@@ -45,7 +57,8 @@ def command(
 
     The prediction is the longest of the times that arithmetic, loads, stores, issue and memory
     need at the rates measured here; latency is not in it. A kernel that takes much longer than it
-    should waits for something else.
+    should waits for something else. What was chosen for it stands behind, marked * where tuning
+    and not the cost model chose.
     """
     from tfc.cli.peak import peak
     from tfc.compiler.codegen.host import host_target
@@ -101,6 +114,7 @@ def _rows(found: Profile, machine: Machine) -> list[dict[str, Any]]:
                 "limit": expected.limit,
                 "flops": expected.work.flops,
                 "bytes": expected.bytes,
+                "decisions": _decisions(found.sites.get(entry.kernel), machine),
                 "nodes": [],
             }
         row["calls"] += 1
@@ -113,6 +127,32 @@ def _rows(found: Profile, machine: Machine) -> list[dict[str, Any]]:
     return sorted(rows.values(), key=lambda row: -row["seconds"] * row["calls"])
 
 
+def _decisions(site: Site | None, machine: Machine) -> list[dict[str, Any]]:
+    """Return what was chosen for a kernel and the seconds on one core that the model gave each
+    candidate.
+    """
+    return [
+        {
+            "kind": decision.kind,
+            "chosen": decision.chosen,
+            "tuned": decision.tuned,
+            "candidates": {
+                name: cycles / machine.rates.hertz for name, cycles in decision.candidates
+            },
+        }
+        for decision in (site.decisions if site is not None else ())
+    ]
+
+
+def _choices_text(decisions: list[dict[str, Any]]) -> str:
+    chosen = [
+        f"{decision['kind']}={decision['chosen']}{'*' if decision['tuned'] else ''}"
+        for decision in decisions
+        if len(decision["candidates"]) > 1
+    ]
+    return " ".join(chosen) or "-"
+
+
 def _cells(row: dict[str, Any]) -> list[str]:
     return [
         row["kernel"],
@@ -123,5 +163,6 @@ def _cells(row: dict[str, Any]) -> list[str]:
         row["limit"],
         f"{row['flops'] / row['seconds'] / 1e9:.1f}" if row["seconds"] else "0.0",
         size_text(row["bytes"]),
+        _choices_text(row["decisions"]),
         nodes_text(row["nodes"]),
     ]

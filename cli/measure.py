@@ -12,6 +12,7 @@ import click
 from tfc.cli.options import Settings, is_artifact, open_model, options_for, parse_dims
 
 if TYPE_CHECKING:
+    from tfc.compiler.cost.choice import Site
     from tfc.ir.core import Module
     from tfc.runtime.executable import Executable
     from tfc.runtime.profile import Entry
@@ -57,10 +58,12 @@ def measured(executable: Executable, values: list[Any], seconds: float) -> list[
 class Profile:
     """A timed model: its loop-level program, the time of each call site, and of each call.
 
-    symbols: the values of the program's symbols. sizes: those of the dynamic dims.
+    sites: what was decided, by kernel. symbols: the values of the program's symbols. sizes: those
+    of the dynamic dims.
     """
 
     program: Module
+    sites: dict[str, Site]
     executable: Executable
     entries: list[Entry]
     samples: list[float]
@@ -79,6 +82,7 @@ def profiled(
     settings: Settings,
 ) -> Profile:
     """Compile a model so that its kernels are timed, and run it on inputs for some seconds."""
+    from tfc.compiler.cost.choice import Chooser
     from tfc.compiler.driver import lower_module
     from tfc.inprocess import compile_in_process
     from tfc.request import native
@@ -89,12 +93,13 @@ def profiled(
     with options_for(settings, model.stem, threads=threads != 1) as options:
         native(options.target)
         timed = replace(options, profile=True)
-        program = lower_module(open_model(model, settings), timed)
+        chooser = Chooser(timed.tuned, record=True)
+        program = lower_module(open_model(model, settings), timed, chooser=chooser)
         executable = compile_in_process(lambda: program, timed, threads)
     values, sizes = inputs_for(executable, texts, settings)
     samples: list[float] = []
     entries = profile(executable, lambda: samples.extend(measured(executable, values, seconds)))
-    return Profile(program, executable, entries, samples, sizes)
+    return Profile(program, chooser.sites, executable, entries, samples, sizes)
 
 
 def nodes_text(nodes: list[str]) -> str:

@@ -46,6 +46,7 @@ class Settings:
     shapes: tuple[str, ...] = ()
     in_place: tuple[str, ...] = ()
     constants: Path | None = None
+    tuning: Path | None = None
     rules: tuple[Path, ...] = ()
     print_after: tuple[str, ...] = ()
     print_after_change: bool = False
@@ -84,6 +85,9 @@ _COMPILE = [
                  "differ it has ROOM: past_*=present_*:1024."),
     click.option("--constants", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
                  help="Where the constants of IR text are read or written."),
+    click.option("--tuning", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+                 help="Use what --tune has found and kept in this file; by default what it has "
+                 "kept in the cache."),
     rules_option,
 ]  # fmt: skip
 _PASSES = [
@@ -255,8 +259,13 @@ def pass_settings(settings: Settings) -> dict[str, Any]:
 
 
 @contextmanager
-def options_for(settings: Settings, name: str, *, threads: bool) -> Iterator[Options]:
-    """Give the compile options, with a progress line while they are in use."""
+def options_for(
+    settings: Settings, name: str, *, threads: bool, tunes: bool = False
+) -> Iterator[Options]:
+    """Give the compile options, with a progress line while they are in use.
+
+    tunes: --tuning names a file that may be yet to come.
+    """
     from tfc.cli.report import Progress
     from tfc.compiler.build import Options, precision
     from tfc.compiler.codegen.host import resolve_target
@@ -268,9 +277,11 @@ def options_for(settings: Settings, name: str, *, threads: bool) -> Iterator[Opt
         if narrowed.arch != target.arch and settings.target != "native":
             raise click.UsageError(f"--mcpu {settings.mcpu} is not of {target.arch}")
         target = narrowed
+    from tfc.tuned import with_tuning
+
     progress = Progress()
     try:
-        yield Options(
+        options = Options(
             target,
             name=name,
             opt=settings.opt,
@@ -281,6 +292,7 @@ def options_for(settings: Settings, name: str, *, threads: bool) -> Iterator[Opt
             verify=settings.verify,
             progress=progress,
         )
+        yield with_tuning(options, settings.tuning, missing=tunes)
     finally:
         progress.close()
 

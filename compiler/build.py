@@ -27,6 +27,7 @@ from tfc.compiler.codegen.pycall import PYTHON_ENTRIES, pycall_module
 from tfc.compiler.codegen.support import support_module
 from tfc.compiler.codegen.whole import LLVMLITE_VERSION, whole_assembly, whole_text
 from tfc.compiler.constants import table_blob, table_of
+from tfc.compiler.cost.choice import Choices
 from tfc.compiler.emission import Emission
 from tfc.compiler.link.archive import write_archive
 from tfc.compiler.link.elf import SHF_EXECINSTR, ObjectFile
@@ -73,8 +74,8 @@ class Options:
     name: what the artifact is called; C names begin with `prefix`. threads: with a thread pool.
     dtype: what operands of matrix products and convolutions are rounded to.
     profile: calls of kernels are timed. jobs: processes that generate code. passes: further
-    settings of the pass context. cache: where objects are kept, or None. progress: told
-    (stage, done, total).
+    settings of the pass context. tuned: choices by the key of a kernel, see
+    `tuning`. cache: where objects are kept, or None. progress: told (stage, done, total).
     """
 
     target: Target
@@ -85,6 +86,7 @@ class Options:
     profile: bool = False
     jobs: int = 1
     passes: Mapping[str, Any] = field(default_factory=dict)
+    tuned: Mapping[str, Choices] = field(default_factory=dict)
     cache: Path | None = field(default_factory=default_directory)
     verify: bool = True
     progress: Progress = _silent

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 
 from tfc.compiler import collector
 from tfc.compiler.build import Build, Options, finish, start
+from tfc.compiler.cost.choice import Chooser
 from tfc.compiler.lower.planes import FAST
-from tfc.compiler.lower.program import lower
+from tfc.compiler.lower.program import ProgramBuilder
 from tfc.compiler.passman import PassContext
 from tfc.compiler.pipeline import run
 from tfc.ir.core import Function, Module, SymbolInfo
@@ -35,10 +36,12 @@ def lower_module(
     *,
     optimised: bool = False,
     made: Callable[[Function], object] | None = None,
+    chooser: Chooser | None = None,
 ) -> Module:
     """Return the loop-level program of a module, which may be one already.
 
-    made: told each kernel as soon as it is lowered and verified.
+    made: told each kernel as soon as it is lowered and verified. chooser: decides for the
+    schedules; by default one that knows what was tuned.
     """
     if module.level == "loop":
         verify(module)
@@ -53,16 +56,18 @@ def lower_module(
         if made is not None:
             made(kernel)
 
-    program = lower(
-        module,
-        options.target,
-        hints(module.main.symbols),
-        fast=FAST.difference(options.passes.get("disabled", ()) if options.opt else FAST),
-        made=finished,
-    )
+    builder = builder_of(module, options, chooser or Chooser(options.tuned))
+    builder.kernels.made = finished
+    program = builder.build()
     if options.verify:
         verify_function(program, program.main)
     return program
+
+
+def builder_of(module: Module, options: Options, chooser: Chooser) -> ProgramBuilder:
+    """Return what lowers an optimised graph."""
+    fast = FAST.difference(options.passes.get("disabled", ()) if options.opt else FAST)
+    return ProgramBuilder(module, options.target, hints(module.main.symbols), fast, chooser)
 
 
 def optimise(module: Module, options: Options) -> None:

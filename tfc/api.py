@@ -42,6 +42,8 @@ def compile(
     in_place: InPlace = None,
     name: str | None = None,
     constants: str | os.PathLike[str] | None = None,
+    tune: float | None = None,
+    tuning: str | os.PathLike[str] | None = None,
 ) -> Executable:
     """Compile a model and load it into this process.
 
@@ -59,6 +61,9 @@ def compile(
     {"h": "h_next"}; where the two differ along one axis, as a cache that grows, with what the
     memory has room for: {"past_*": ("present_*", 1024)}. See `Executable.with_room`.
     name: what the artifact is called. constants: where the data of IR text is.
+    tune: seconds to measure kernels on this machine for, before compiling with what is fastest;
+    it is kept in the file `tuning`, or else in the cache, and used by later compilations.
+    tuning: such a file to use.
 
     An ONNX file that was compiled before with the same options comes from the cache, unless this
     process has rules of its own (`tfc.onnx_rule`).
@@ -76,6 +81,8 @@ def compile(
         "in_place": in_place,
         "name": name,
         "constants": constants,
+        "tune": tune,
+        "tuning": tuning,
     }
     kept = _kept(request)
     found = kept.load(threads) if kept is not None else None
@@ -88,11 +95,12 @@ def compile(
 def _kept(request: Mapping[str, Any]) -> Kept | None:
     """Return the entry of a request for a file in the cache, if it can have one."""
     model = request["model"]
-    # What a user's rule depends on cannot be seen.
-    if not isinstance(model, (str, os.PathLike)) or any_rules():
+    # What a user's rule depends on cannot be seen, and tuning takes its time at each call.
+    if not isinstance(model, (str, os.PathLike)) or any_rules() or request["tune"] is not None:
         return None
     name, threads = request["name"] or Path(model).stem, request["threads"] != 1
-    return kept_model(model, {**request, "model": None, "name": name, "threads": threads})
+    settings = {**request, "model": None, "name": name, "threads": threads, "tuning": None}
+    return kept_model(model, settings, request["tuning"])
 
 
 def _compile(request: Mapping[str, Any], kept: Kept | None) -> Executable:

@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+TUNING = "tuning.txt"
+"""What tuning found on this machine, in the directory of the caches."""
 DIRECTORY_VARIABLE = "TFC_CACHE_DIR"
 SWITCH_VARIABLE = "TFC_CACHE"
 

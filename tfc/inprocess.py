@@ -27,14 +27,15 @@ def compile_in_process(
     """
     # The collector comes back when no object of the compilation is left.
     with collector.paused():
-        executable = _load(compile_module(open_module(), options), threads, keep)
+        executable = loaded(compile_module(open_module(), options), threads, keep)
     executable.set_stages(lambda stage: print_stage(open_module(), stage, options))
     return executable
 
 
-def _load(
-    build: Build, threads: int | None, keep: Callable[[Build], int | None] | None
+def loaded(
+    build: Build, threads: int | None, keep: Callable[[Build], int | None] | None = None
 ) -> Executable:
+    """Return the executable of a compiled program."""
     name = build.options.name
     descriptor = keep(build) if keep is not None else None
     if descriptor is None:

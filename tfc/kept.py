@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from tfc.cachedir import default_directory
+from tfc.cachedir import TUNING, default_directory
 from tfc.runtime.artifact import read_manifest
 from tfc.runtime.cores import usable_cores
 from tfc.runtime.errors import ArtifactError
@@ -92,21 +92,36 @@ class Kept:
         return descriptor
 
 
-def kept_model(model: str | os.PathLike[str], settings: Mapping[str, Any]) -> Kept | None:
+def kept_model(
+    model: str | os.PathLike[str],
+    settings: Mapping[str, Any],
+    tuning: str | os.PathLike[str] | None = None,
+) -> Kept | None:
     """Return the entry of a model file, or None where nothing is kept or the file is unreadable.
 
     settings: all options of the compilation that say what the artifact is, as JSON has them.
+    tuning: the file with tuned choices, by default the cache's.
     """
     directory = default_directory()
     if directory is None:
         return None
     folder, path = directory / "models", Path(model).absolute()
     try:
-        parts = [content_hash(path, folder), settings, _machine(), _versions()]
+        tuned = _tuned(directory / TUNING) if tuning is None else Path(tuning).read_bytes().hex()
+        parts = [content_hash(path, folder), settings, tuned, _machine(), _versions()]
         text = json.dumps(parts, sort_keys=True)
     except (OSError, TypeError, ValueError):
         return None
     return Kept(folder, path, hashlib.blake2b(text.encode(), digest_size=16).hexdigest())
+
+
+def _tuned(file: Path) -> str:
+    """Return the hash of what was tuned, the same for nothing and for no file."""
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError:
+        data = b""
+    return _chunk_hash(data).hex()
 
 
 def content_hash(path: Path, memos: Path) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfc.compiler.build import Build, Options, precision
 from tfc.compiler.codegen.host import missing_features, resolve_target
-from tfc.compiler.driver import print_stage
+from tfc.compiler.driver import optimise, print_stage
 from tfc.compiler.inplace import InPlace, make_in_place
 from tfc.compiler.source import Dims, Shapes, is_text, open_module, specialise
 from tfc.compiler.target import Target
@@ -22,6 +22,7 @@ from tfc.ir.errors import TargetError, UsageError
 from tfc.kept import Kept
 from tfc.runtime.cores import usable_cores
 from tfc.runtime.executable import Executable
+from tfc.tuned import tuned, with_tuning
 
 if TYPE_CHECKING:
     from tfc.api import Model
@@ -43,6 +44,8 @@ class Request:
     in_place: InPlace
     name: str | None
     constants: str | os.PathLike[str] | None
+    tune: float | None
+    tuning: str | os.PathLike[str] | None
     _files: list[Path] = field(default_factory=list, init=False)
 
     def compile(self, kept: Kept | None) -> Executable:
@@ -65,12 +68,12 @@ class Request:
         assert isinstance(self.model, (str, os.PathLike))
         return Path(self.model)
 
-    @property
+    @cached_property
     def _options(self) -> Options:
         if self.opt not in range(4):
             raise UsageError(f"opt is {self.opt!r}: it must be 0, 1, 2 or 3")
         from_file = isinstance(self.model, (str, os.PathLike))
-        return Options(
+        options = Options(
             native(self.target),
             name=self.name or (self._path.stem if from_file else "model"),
             opt=self.opt,
@@ -78,6 +81,18 @@ class Request:
             threads=self.threads != 1,
             jobs=usable_cores(),
         )
+        options = with_tuning(options, self._tuning_file, missing=self.tune is not None)
+        if self.tune is None:
+            return options
+        if self.tune <= 0:
+            raise UsageError(f"tune is {self.tune!r}: it must be a number of seconds")
+        module = self._open()
+        optimise(module, options)
+        return tuned(module, options, self.tune, self.threads, self._tuning_file)[0]
+
+    @property
+    def _tuning_file(self) -> Path | None:
+        return Path(self.tuning) if self.tuning is not None else None
 
     @cached_property
     def _source(self) -> Any:

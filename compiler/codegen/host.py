@@ -104,6 +104,21 @@ def cache_sizes(folder: Path = _CACHES) -> dict[int, int]:
     return sizes
 
 
+def host_cpu(facts: Path = Path("/proc/cpuinfo")) -> str:
+    """Return what tells CPUs of the same features apart, as far as the system tells."""
+    found: dict[str, str] = {}
+    try:
+        lines = facts.read_text(errors="replace").partition("\n\n")[0].splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        name, _, value = line.partition(":")
+        found[name.strip()] = value.strip()
+    names = ("vendor_id", "cpu family", "model", "stepping", "CPU implementer", "CPU part")
+    parts = [found[name] for name in names if name in found]
+    return " ".join(parts) or platform.machine()
+
+
 def _host_arch() -> str:
     machine = platform.machine().lower()
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)

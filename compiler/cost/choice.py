@@ -59,11 +59,16 @@ class Site:
 
 
 class Chooser:
-    """Decides for the kernels of one program. tuned: choices by the key of a kernel."""
+    """Decides for the kernels of one program.
+
+    tuned: choices by the key of a kernel. record: whether decisions are kept; sites: where, by
+    the name of a kernel.
+    """
 
     def __init__(self, tuned: Mapping[str, Choices] | None = None, record: bool = False) -> None:
         self.tuned = tuned or {}
         self.record = record
+        self.sites: dict[str, Site] = {}
         self.site: Site | None = None
         self._part = ""
 

@@ -19,6 +19,8 @@ ENOUGH = 64
 SHARERS = 2
 TAKE = 200
 SERIAL = 0
+# What the decision is called.
+TASKS = "tasks"
 
 
 def pays(cycles: float) -> bool:

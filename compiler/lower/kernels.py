@@ -101,7 +101,7 @@ class KernelBuilder:
     """Makes the kernels of one program; equal kernels are made once.
 
     fast: the algorithms of `planes.FAST` that may be used; they round more.
-    chooser: decides among candidates; decisions: what it decided, by kernel, where it keeps that.
+    chooser: decides among candidates.
     made: called with the program and each new kernel of it, which does not change any more.
     """
 
@@ -120,7 +120,6 @@ class KernelBuilder:
         self.hints = hints
         self.fast = fast
         self.chooser = chooser or Chooser()
-        self.decisions: dict[str, Site] = {}
         self.data = DataTable(program)
         self.made: Made | None = None
         self._by_code: dict[Hashable, str] = {}
@@ -308,7 +307,7 @@ class KernelBuilder:
         """Note what was decided for the kernels of a group."""
         if site is not None:
             for step in steps:
-                self.decisions.setdefault(step.kernel, site)
+                self.chooser.sites.setdefault(step.kernel, site)
 
     def _scheduled(self, name: str, nest: Nest, places: Mapping[Value, Place] | None) -> list[Step]:
         written = [output.value for output in nest.outputs]

@@ -343,7 +343,7 @@ def parallel_loops(
     likely, static = max(estimate(count, hints), 1), isinstance(count, int)
     grain = tasks.SERIAL
     if outer and count != 1:
-        grain = e.chooser.choose("tasks", tasks.grains(likely, inner_work, static))
+        grain = e.chooser.choose(tasks.TASKS, tasks.grains(likely, inner_work, static))
     if grain == tasks.SERIAL:
         with around(), _loops(e, [*outer, *rest]):
             yield

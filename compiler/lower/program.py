@@ -50,14 +50,13 @@ def lower(
     hints: likely values of the symbols. fast, made, chooser: as for `KernelBuilder`.
     Raises UnsupportedError and CompileError.
     """
-    with _deep_recursion():
-        builder = ProgramBuilder(module, target, hints, fast, chooser)
-        builder.kernels.made = made
-        return builder.build()
+    builder = ProgramBuilder(module, target, hints, fast, chooser)
+    builder.kernels.made = made
+    return builder.build()
 
 
 @contextmanager
-def _deep_recursion() -> Iterator[None]:
+def deep_recursion() -> Iterator[None]:
     """Expressions are walked recursively; a cubic resize alone is 700 nodes deep."""
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(max(limit, RECURSION_LIMIT))
@@ -95,6 +94,10 @@ class ProgramBuilder:
         self.items: list[Item] = []
 
     def build(self) -> Module:
+        with deep_recursion():
+            return self._build()
+
+    def _build(self) -> Module:
         for op in self.function.block:
             self._lower_op(op)
         self._finish_outputs()
