@@ -7,15 +7,40 @@ import functools
 import math
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
-
-from benchmarks.peak import load_function, vector_lanes
+from llvmlite import binding
 
 LOADS = 16
 TRIALS = 7
 # A trial reads at least so many bytes, so that small sets are read many times.
 LEAST_BYTES = 256 << 20
+
+
+def vector_lanes() -> int:
+    """Return the f32 lanes of the widest vectors, 0 where it is not known."""
+    features = binding.get_host_cpu_features()
+    if features.get("avx512f"):
+        return 16
+    if features.get("fma") and features.get("avx2"):
+        return 8
+    return 4 if features.get("neon") else 0
+
+
+def load_function(name: str, text: str, *arguments: Any) -> Any:
+    """Return the function `name` of LLVM text, compiled for this machine."""
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    triple = binding.get_default_triple()
+    features = binding.get_host_cpu_features().flatten()
+    machine = binding.Target.from_triple(triple).create_target_machine(opt=2, features=features)
+    jit = binding.create_lljit_compiler(machine)
+    library = binding.JITLibraryBuilder().add_ir(text).export_symbol(name).link(jit, name)
+    function: Any = ctypes.CFUNCTYPE(None, *arguments)(library[name])
+    # The code lives as long as the library.
+    function.library = library
+    return function
 
 
 def kernel_text(lanes: int) -> str:

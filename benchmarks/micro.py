@@ -22,9 +22,9 @@ import numpy as np
 from benchmarks.bandwidth import read_bandwidth
 from benchmarks.libraries import DEFAULT, LIBRARIES, Call, Library
 from benchmarks.ops import Op, traffic
-from benchmarks.peak import fma_peak
 from benchmarks.sweeps import SWEEPS
 from benchmarks.timing import side_by_side
+from tfc.peak import multiply_add_gflops
 
 # Of the largest value. Winograd's algorithm is allowed 2e-5.
 TOLERANCE = 1e-4
@@ -155,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print one table for each sweep."""
     arguments = _arguments(argv)
     threads, libraries = arguments.threads, arguments.libraries
-    peak = fma_peak()
+    peak = multiply_add_gflops()
     print(f"f32 FMA peak of a core: {peak:.0f} GFLOP/s; threads: {threads}")
     points: list[Point] = []
     for sweep in arguments.sweeps or SWEEPS:

@@ -28,7 +28,7 @@ def command(measure: bool, as_json: bool) -> None:
     """Show cores, instruction sets, libraries, the cache and the measured peak."""
     facts = _facts()
     if measure:
-        from tfc.cli.peak import peak
+        from tfc.peak import peak
 
         facts["peak"] = peak()
     if as_json:

@@ -60,9 +60,9 @@ def command(
     should waits for something else. What was chosen for it stands behind, marked * where tuning
     and not the cost model chose.
     """
-    from tfc.cli.peak import peak
     from tfc.compiler.codegen.host import host_target
     from tfc.compiler.cost.machine import machine_of
+    from tfc.peak import peak
 
     found = profiled(model, inputs, threads, seconds, settings)
     rates = peak()

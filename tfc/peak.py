@@ -10,14 +10,18 @@ if TYPE_CHECKING:
     from tfc.ir.core import Module
 
 _CHAINS = 10  # more than latency times throughput of a multiply-add on any x86-64 of today
-_ROUNDS = 2_000_000
+_ROUNDS = 200_000
+_TRIALS = 30
 _COPY_BYTES = 256 << 20
 
 
 def peak() -> dict[str, float]:
     """Return GFLOP/s of f32 multiply-adds on one core, and GB/s read and written by one copy."""
-    import numpy as np
+    return {"one_core_gflops": multiply_add_gflops(), "copy_gbytes": _copy_gbytes()}
 
+
+def multiply_add_gflops() -> float:
+    """Return the best of many short runs on one core."""
     from tfc.compiler.build import Options
     from tfc.compiler.codegen.host import host_target
     from tfc.inprocess import compile_in_process
@@ -25,12 +29,17 @@ def peak() -> dict[str, float]:
     target = host_target()
     program = _multiply_adds(target)
     run = compile_in_process(lambda: program, Options(target, name="peak", threads=False), 1)
-    seconds = min(_timed(run) for _ in range(3))
-    flops = 2.0 * _ROUNDS * _CHAINS * _lanes(target)
+    seconds = min(_timed(run) for _ in range(_TRIALS))
+    return 2e-9 * _ROUNDS * _CHAINS * _lanes(target) / seconds
+
+
+def _copy_gbytes() -> float:
+    import numpy as np
+
     source = np.ones(_COPY_BYTES, np.uint8)
     sink = np.ones_like(source)
     copy = min(_timed(lambda: np.copyto(sink, source)) for _ in range(3))
-    return {"one_core_gflops": flops / seconds / 1e9, "copy_gbytes": 2 * _COPY_BYTES / copy / 1e9}
+    return 2e-9 * _COPY_BYTES / copy
 
 
 def _timed(function: Any) -> float:
