@@ -45,6 +45,10 @@ MIN_WORK = 512
 # bytes that is no instruction widens both sides.
 _SPARED = (2, 4)
 LEAST_ROWS = 4
+# A tile is chosen for so many rows where only a run knows how many there are, and what is left of
+# them is done by tiles of so many.
+LIKELY_ROWS = 64
+PART_ROWS = (4, 1)
 
 
 @dataclass(frozen=True)
@@ -196,7 +200,7 @@ def tiles(c: Contraction, target: Target, hints: Mapping[str, int]) -> list[Cand
         least = 128 // accumulator.bits if of_bytes else 1
         lanes = min(lanes, max(1 << max(c.n.extent - 1, 0).bit_length(), least))
     spared = _SPARED if of_bytes and not target.multiplies_bytes else (1, 1)
-    size, machine = product_of(c, target, lanes, hints), machine_of(target)
+    size, machine = _raised(c, product_of(c, target, lanes, hints)), machine_of(target)
     found: list[Candidate[Tile]] = []
     for vectors in range(1, MAX_VECTORS + 1):
         free = target.vector_registers - spared[0] * vectors - spared[1]
@@ -211,6 +215,39 @@ def tiles(c: Contraction, target: Target, hints: Mapping[str, int]) -> list[Cand
         found.append(Candidate(tile.name, cycles, tile))
     # Of equal ones, two vectors.
     return best_first(sorted(found, key=lambda candidate: abs(candidate.value.vectors - 2)))
+
+
+def _raised(c: Contraction, size: cost.Product) -> cost.Product:
+    """At least LIKELY_ROWS rows where a run tells how many: fewer are done by parts of a tile."""
+    missing = -(-LIKELY_ROWS // (size.height * size.width))
+    for it, name in zip(reversed(c.rows[-2:]), ("width", "height"), strict=False):
+        if not isinstance(it.extent, int):
+            return replace(size, **{name: getattr(size, name) * missing})
+    return size
+
+
+def parts_of(tile: Tile, axis: int, target: Target) -> tuple[Tile, ...]:
+    """The tiles for what is left of a dynamic number of rows along one axis, longest first."""
+    size = tile.tw if axis else tile.th
+    machine = machine_of(target)
+    found = []
+    for part in PART_ROWS:
+        if part <= size // 2:
+            th, tw = (tile.th, part) if axis else (part, tile.tw)
+            sets = cost.sets(machine, th * tw * tile.vectors)
+            found.append(replace(tile, th=th, tw=tw, sets=sets))
+    return tuple(found)
+
+
+def open_axis(c: Contraction, tile: Tile) -> int | None:
+    """The axis of the tile whose last rows a run may lack, None where there is not just one."""
+    sizes = (tile.th, tile.tw)[-len(c.rows[-2:]) :] if c.rows else ()
+    found = [
+        2 - len(sizes) + axis
+        for axis, (it, size) in enumerate(zip(c.rows[-2:], sizes, strict=True))
+        if size > 1 and not isinstance(it.extent, int) and it.extent % size != 0
+    ]
+    return found[0] if len(found) == 1 else None
 
 
 def product_of(

@@ -5,7 +5,7 @@ What is computed, the tile and the packing are `contract`'s.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,8 +14,10 @@ from tfc.compiler.lower.contract import (
     Contraction,
     Tile,
     column_of,
+    open_axis,
     overlaps,
     panel_of,
+    parts_of,
 )
 from tfc.compiler.lower.emitter import Emitter, Lane
 from tfc.compiler.lower.epilogue import Narrowing, batches, narrowing, part
@@ -126,6 +128,8 @@ class ContractionSchedule:
             Iter(f"{tiled[0].name}t", ceildiv(tiled[0].extent, tile.th)),
             Iter(f"{tiled[1].name}t", ceildiv(tiled[1].extent, tile.tw)),
         )
+        self.open = open_axis(c, tile)
+        self.parts = () if self.open is None else parts_of(tile, self.open, target)
 
     def emit(self) -> None:
         loops = [*self.c.batch, self.panel, *self.c.rows[:-2], *self.tiles]
@@ -133,21 +137,75 @@ class ContractionSchedule:
                             self.hints), self.e.scope({}):  # fmt: skip
             units = {it.name: self.e.index(0) for it in loops if it.extent == 1}
             with self.e.scope(units):
-                self._tile()
+                self._tile_or_parts()
 
     def _cycles(self) -> float:
         """Cycles of one tile at two multiply-adds a cycle."""
         steps = estimate(product(it.extent for it in self.c.reduced), self.hints)
         rows = self.tile.th * self.tile.tw
+        if self.open is not None:
+            likely = estimate(product(it.extent for it in self.tiled), self.hints)
+            rows = min(rows, max(likely, 1))
         return steps * max(rows * self.tile.vectors / 2, self.tile.vectors) + 4 * rows
 
-    def _tile(self) -> None:
-        rows = self._rows()
+    def _tile_or_parts(self) -> None:
+        """A tile; where the run has fewer rows, tiles of as many as there are."""
+        firsts = [
+            tiles.dim * size
+            for tiles, size in zip(self.tiles, (self.tile.th, self.tile.tw), strict=True)
+        ]
+        if self.open is None or not self.parts:
+            self._tile(self.tile, firsts)
+            return
+        axis = self.open
+        left = self.e.index(self.tiled[axis].extent - firsts[axis])
+        self._either(
+            self.b.ge(left, self.e.index(self._size(axis))),
+            lambda: self._tile(self.tile, firsts),
+            lambda: self._parts(self.parts, firsts, axis, left),
+        )
+
+    def _parts(
+        self, parts: Sequence[Tile], firsts: Sequence[DimLike], axis: int, left: Value
+    ) -> None:
+        """Tiles of the first of `parts` for the `left` rows, unless the next ones do."""
+        part, *others = parts
+        if others:
+            self._either(
+                self.b.gt(left, self.e.index((others[0].th, others[0].tw)[axis])),
+                lambda: self._parts([part], firsts, axis, left),
+                lambda: self._parts(others, firsts, axis, left),
+            )
+            return
+        size = (part.th, part.tw)[axis]
+        turns = ceildiv(minimum(self.tiled[axis].extent - firsts[axis], self._size(axis)), size)
+        turn = Iter(f"{self.tiled[axis].name}u", turns)
+        with self.e.loop(turn):
+            starts = list(firsts)
+            starts[axis] = firsts[axis] + turn.dim * size
+            self._tile(part, starts)
+
+    def _size(self, axis: int) -> int:
+        return (self.tile.th, self.tile.tw)[axis]
+
+    def _either(
+        self, condition: Value, then: Callable[[], None], otherwise: Callable[[], None]
+    ) -> None:
+        def side(emit: Callable[[], None]) -> Sequence[Value]:
+            with self.e.scope({}, conditional=True):
+                emit()
+            return ()
+
+        self.b.either(condition, lambda: side(then), lambda: side(otherwise))
+
+    def _tile(self, tile: Tile, firsts: Sequence[DimLike]) -> None:
+        """Compute the tile whose rows start at `firsts` along the two axes."""
+        rows = self._rows(tile, firsts)
         lefts = [self._left(row) for row in rows]
         like = VectorType(self.c.reduce.dtype, self.tile.lanes)
         zero = self.b.const(0, like)
         size = len(rows) * self.tile.vectors
-        sets = self._sets()
+        sets = self._sets(tile)
         first = self._starting_values() * len(rows) if self.start is not None else [zero] * size
         totals = self._sum(list(self.c.reduced), lefts, [*first, *[zero] * (size * (sets - 1))])
         for extra in range(size, len(totals), size):
@@ -166,9 +224,9 @@ class ContractionSchedule:
                 found.append(self.e.eval_wide(self.start[1]))
         return found
 
-    def _sets(self) -> int:
+    def _sets(self, tile: Tile) -> int:
         """How many sets of accumulators take turns over the innermost reduced iterator."""
-        sets, extent = self.tile.sets, self._full_steps()
+        sets, extent = tile.sets, self._full_steps()
         return sets if not isinstance(extent, int) or extent >= 2 * sets else 1
 
     def _full_steps(self) -> DimLike:
@@ -177,24 +235,24 @@ class ContractionSchedule:
             return self.dots.steps // self.dots.group
         return self.c.reduced[-1].extent
 
-    def _starts(self, axis: int, size: int) -> list[Value]:
+    def _starts(self, axis: int, size: int, start: DimLike) -> list[Value]:
         """The iterator values of a tile along one axis. The last tile overlaps its neighbour."""
-        it, tiles = self.tiled[axis], self.tiles[axis]
-        start = tiles.dim * size
-        if it.extent % size == 0:
+        it = self.tiled[axis]
+        whole = axis == self.open and bool(self.parts) and size == self._size(axis)
+        if it.extent % size == 0 or whole or size == 1:
             return [self.e.index(start + i) for i in range(size)]
         if isinstance(it.extent, int) and it.extent >= size:
             first = self.e.index(minimum(start, it.extent - size))
             return [first, *(self.b.add(first, self.e.index(i)) for i in range(1, size))]
         return [self.e.index(minimum(start + i, it.extent - 1)) for i in range(size)]
 
-    def _rows(self) -> list[dict[str, Value]]:
+    def _rows(self, tile: Tile, firsts: Sequence[DimLike]) -> list[dict[str, Value]]:
         """For each row of the tile, the values of the two tiled iterators."""
         high, low = self.tiled
         return [
             {high.name: y, low.name: x}
-            for y in self._starts(0, self.tile.th)
-            for x in self._starts(1, self.tile.tw)
+            for y in self._starts(0, tile.th, firsts[0])
+            for x in self._starts(1, tile.tw, firsts[1])
         ]
 
     def _left(self, row: Mapping[str, Value]) -> Value:
