@@ -326,8 +326,7 @@ class KernelBuilder:
         place = self.storage.place(right)
         candidates = contract.tiles(c, self.target, self.hints)
         if place.root.kind is RootKind.CONSTANT:
-            step = self._tiles(name, c, place)
-            step = step or self._fast(name, c, place, candidates[0].cycles)
+            step = self._algorithm(name, c, place, candidates[0].cycles)
             if step is not None:
                 return [step]
         tile = self.chooser.choose("tile", candidates)
@@ -363,13 +362,38 @@ class KernelBuilder:
         place = self.storage.place(c.right.load.value)
         return place.root.kind is RootKind.CONSTANT or contract.is_contiguous(c)
 
-    def _tiles(self, name: str, c: contract.Contraction, place: Place) -> Step | None:
-        """The step that computes a contraction by constants on tile registers."""
-        plan = tiles.make_plan(c, self.target, self.hints)
-        if plan is None:
+    def _algorithm(
+        self, name: str, c: contract.Contraction, place: Place, direct: float
+    ) -> Step | None:
+        """The step of a contraction by constants on tiles, or in fewer multiplications.
+
+        direct: cycles of the register-blocked kernel; None where that is to be used.
+        """
+
+        def constant() -> Array:
+            return self.data.array_of(place.root)[_int(place.offset) :]
+
+        def tiled(plan: tiles.TilePlan) -> Callable[[], tiles.TilePlan]:
+            return lambda: plan
+
+        every: list[Candidate[Callable[[], object]]]
+        every = [*fast.candidates(c, constant, self.target, self.hints, self.fast, direct)]
+        every += [
+            Candidate(x.name, x.cycles, tiled(x.value))
+            for x in tiles.plans(c, self.target, self.hints)
+        ]
+        if not every:
             return None
-        flat = self.data.array_of(place.root)[_int(place.offset) :]
-        packed, packed_at = self._constant(plan.pack(c, flat), c.right.load.dtype)
+        every.append(Candidate("direct", direct, lambda: c))
+        found = self.chooser.first("algorithm", best_first(every), lambda make: make())
+        if isinstance(found, tiles.TilePlan):
+            return self._tiled(name, c, found, constant())
+        return self._fast(name, found) if isinstance(found, fast.Fast) else None
+
+    def _tiled(
+        self, name: str, c: contract.Contraction, plan: tiles.TilePlan, constant: Array
+    ) -> Step:
+        packed, packed_at = self._constant(plan.pack(c, constant), c.right.load.dtype)
 
         def emit(e: Emitter) -> None:
             TileSchedule(e, plan, packed, self.hints).emit()
@@ -379,23 +403,7 @@ class KernelBuilder:
         written = [output.value for output in c.nest.outputs]
         return self._function(name, reads, written, {packed: packed_at}, [emit], (plan, packed))
 
-    def _fast(self, name: str, c: contract.Contraction, place: Place, direct: float) -> Step | None:
-        """The step that computes a contraction by constants in fewer multiplications.
-
-        direct: cycles of the register-blocked kernel; None where that is to be used.
-        """
-
-        def constant() -> Array:
-            return self.data.array_of(place.root)[_int(place.offset) :]
-
-        others = fast.candidates(c, constant, self.target, self.hints, self.fast, direct)
-        if not others:
-            return None
-        every: list[Candidate[Callable[[], object]]]
-        every = [*others, Candidate("direct", direct, lambda: c)]
-        found = self.chooser.first("algorithm", best_first(every), lambda make: make())
-        if not isinstance(found, fast.Fast):
-            return None
+    def _fast(self, name: str, found: fast.Fast) -> Step:
         c, plan = found.contraction, found.plan
         packed, packed_at = self._constant(found.weights, F32)
         scratch = {key: _scratch(key, size) for key, size in plan.scratch.items()}

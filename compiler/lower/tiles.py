@@ -1,16 +1,17 @@
-"""Contractions of narrow elements by tile registers: whether it pays, the blocks, the weights.
+"""Contractions of narrow elements by tile registers: their blocks and their weights.
 
 The kernel is in `tiles_kernel`, the reasons are in docs/decisions/0026-tiles.md.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tfc.compiler.cost import tiles as cost
+from tfc.compiler.cost.choice import Candidate
 from tfc.compiler.cost.expression import estimate
 from tfc.compiler.lower.contract import (
     Array,
@@ -33,13 +34,7 @@ from tfc.ir.types import TensorType
 LANES = 16
 # Tiles of sums along the rows and along n. With the tiles of both sides they are eight at most.
 _SHAPES = ((2, 2), (3, 1), (1, 3), (2, 1), (1, 2), (1, 1))
-# Cycles (Intel, Optimization Reference Manual, chapter 20): between two products of tiles, until
-# one has its result, of a load; and of a row of sums through memory.
-_DOT, _LATENCY, _LOAD, _LINE = 16, 52, 8, 2
-_BLOCK = 60
-# What other kernels do in a cycle: vectors of products by `dot`; multiply-adds that Winograd's
-# transforms or Strassen's save included.
-_VECTORS, _FAST = 2, 128
+_UNIT = Iter("unit", 1)
 # So many steps are summed up at once where further rows use the same weights: both sides of them
 # lie in the first-level cache. Up to LONG_SUM they are not split.
 SUM, LONG_SUM = 8, 12
@@ -57,7 +52,9 @@ class TilePlan:
     rest along `axis`, and `wide` tiles of columns. chunk: steps of one tile, of which `full` times
     as many are read where they lie and `tail` more are copied. group: steps in an element of sums.
     outer: iterators around a sum that is kept in memory meanwhile; the last one may be `cut`,
-    which counts parts of `part` chunks. shared: blocks that are summed up by turns. cycles: of one.
+    which counts parts of `part` chunks. shared: blocks that are summed up by turns.
+    flat: where the axis runs through lines of rows, one behind the other, these two iterators;
+    a line is then `pitch` rows, those that follow its last one being computed for nothing.
     """
 
     c: Contraction
@@ -74,7 +71,8 @@ class TilePlan:
     cut: Iter | None = None
     part: int = 0
     shared: int = 1
-    cycles: float = 0.0
+    flat: tuple[Iter, Iter] | None = None
+    pitch: int = 0
 
     @property
     def height(self) -> DimLike:
@@ -121,7 +119,17 @@ class TilePlan:
     @property
     def others(self) -> tuple[Iter, ...]:
         """Iterators of rows that are not tiled."""
-        return tuple(it for it in self.c.rows if it not in (self.axis, self.other))
+        tiled = (self.axis, self.other, *(self.flat or ()))
+        return tuple(it for it in self.c.rows if it not in tiled)
+
+    def sizes(self, hints: Mapping[str, int]) -> cost.Blocks:
+        """What the cost model asks."""
+        outer = (*self.c.batch, panel_of(self.c.n, self.block), *self.others)
+        sums = estimate(product(it.extent for it in self.c.reduced[:-1]), hints)
+        lines = self.high * estimate(self.height, hints)
+        count = estimate(product(it.extent for it in outer) * self.blocks, hints)
+        copies = lines * sums if self.tail else 0
+        return cost.Blocks(self.high, self.wide, lines, sums * self.chunks, copies, count)
 
     def weights_at(self, chunk: DimLike) -> DimLike:
         """Where the first tile of weights of a chunk lies."""
@@ -146,37 +154,49 @@ class TilePlan:
         return np.ascontiguousarray(split.transpose(0, 3, 1, 4, 2)).reshape(-1)
 
 
-def make_plan(c: Contraction, target: Target, hints: Mapping[str, int]) -> TilePlan | None:
-    """Return how tiles compute a contraction by constants; None where something else is faster."""
+def plans(c: Contraction, target: Target, hints: Mapping[str, int]) -> list[Candidate[TilePlan]]:
+    """How tiles can compute a contraction by constants, for each shape of blocks the best way."""
     group = widest_group(c)
     if not group or not c.rows or not target.has_tiles(c.left.load.dtype):
-        return None
+        return []
     value = Value(TensorType(c.right.load.dtype, (0,)), Block(), 0, "packed")
-    best: TilePlan | None = None
+    found = []
     for high, wide in _SHAPES:
         whole = collapse_reduced(with_packed_right(c, value, wide * LANES))
         inner = whole.reduced[-1]
         if not isinstance(inner.extent, int) or stride_of(whole.left.address, inner) != 1:
-            return None
-        for axis, other in _axes(whole):
-            for across in (n for n in range(1, high + 1) if high % n == 0):
-                plan = TilePlan(
-                    whole, axis, other, high, across, wide, *_chunks(c, inner.extent, group), group
-                )
-                plan = replace(plan, cycles=_cycles(plan, hints))
-                if best is None or _total(plan, hints) < _total(best, hints):
-                    best = plan
-    assert best is not None
-    return _cut(best, hints) if _total(best, hints) < _other_cycles(best, hints) else None
+            return []
+        chunks = _chunks(c, inner.extent, group)
+        first = TilePlan(whole, *_axes(whole)[0], high, 1, wide, *chunks, group)
+        plan = min(_with_rows(first), key=lambda plan: cost.tile_cycles(plan.sizes(hints)))
+        cycles = cost.tile_cycles(plan.sizes(hints))
+        found.append(Candidate(f"tiles {high}x{wide}", cycles, _cut(plan, hints)))
+    return found
 
 
-def _axes(c: Contraction) -> Iterator[tuple[Iter, Iter]]:
+def _with_rows(plan: TilePlan) -> Iterator[TilePlan]:
+    """The plan with every way to lay tiles over rows."""
+    for axis, other in _axes(plan.c):
+        for across in (n for n in range(1, plan.high + 1) if plan.high % n == 0):
+            yield replace(plan, axis=axis, other=other, across=across)
+    if len(plan.c.rows) > 1:
+        y, x = plan.c.rows[-2:]
+        far, near = (stride_of(plan.c.left.address, it) for it in (y, x))
+        sizes = (y.extent, x.extent, far, near)
+        if any(not isinstance(size, int) or size <= 0 for size in sizes):
+            return
+        pitch = far // near
+        if isinstance(pitch, int) and far == pitch * near and pitch - x.extent >= 0:
+            axis = Iter(f"{x.name}f", (y.extent - 1) * pitch + x.extent)
+            yield replace(plan, axis=axis, other=_UNIT, flat=(y, x), pitch=pitch)
+
+
+def _axes(c: Contraction) -> list[tuple[Iter, Iter]]:
     """The iterator along which rows of a tile lie, and another one of which blocks have several."""
-    unit = Iter("unit", 1)
-    last = c.rows[-2:]
-    yield last[-1], last[0] if len(last) > 1 else unit
-    if len(last) > 1:
-        yield last[0], last[1]
+    if len(c.rows) == 1:
+        return [(c.rows[0], _UNIT)]
+    other, axis = c.rows[-2:]
+    return [(axis, other), (other, axis)]
 
 
 def _chunks(c: Contraction, steps: int, group: int) -> tuple[int, int, int]:
@@ -190,32 +210,6 @@ def _chunks(c: Contraction, steps: int, group: int) -> tuple[int, int, int]:
         return steps // count, count, 0
     chunk = min(most, -(-steps // group) * group)
     return chunk, steps // chunk, steps % chunk
-
-
-def _cycles(plan: TilePlan, hints: Mapping[str, int]) -> float:
-    """Cycles of one block."""
-    sums = estimate(product(it.extent for it in plan.c.reduced[:-1]), hints)
-    lines = plan.high * estimate(plan.height, hints)
-    loads = _LOAD * (plan.high + plan.wide)
-    # A tile of fewer rows is no faster. A quarter of the loads is not hidden.
-    step = max(_DOT * plan.high * plan.wide, _LATENCY) + loads / 4
-    tail = 2 * lines if plan.tail else 0
-    return sums * (plan.chunks * step + tail) + _BLOCK + _LINE * lines * plan.wide
-
-
-def _total(plan: TilePlan, hints: Mapping[str, int]) -> float:
-    outer = (*plan.c.batch, panel_of(plan.c.n, plan.block), *plan.others)
-    return plan.cycles * estimate(product(it.extent for it in outer) * plan.blocks, hints)
-
-
-def _other_cycles(plan: TilePlan, hints: Mapping[str, int]) -> float:
-    """Cycles of the same contraction by `dot`, or by fewer products where that is less."""
-    c = plan.c
-    outer = product(it.extent for it in (*c.batch, *c.rows, *c.reduced))
-    steps = estimate(outer, hints)
-    columns = math.ceil(estimate(c.n.extent, hints) / LANES) * LANES
-    dots = steps * columns / (LANES * plan.group * _VECTORS)
-    return min(dots, steps * columns / _FAST)
 
 
 def _cut(plan: TilePlan, hints: Mapping[str, int]) -> TilePlan:

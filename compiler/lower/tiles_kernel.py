@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from tfc.compiler.cost.tiles import block_cycles
 from tfc.compiler.lower.contract import panel_of, stride_of
 from tfc.compiler.lower.emitter import Emitter, Lane
 from tfc.compiler.lower.nest import parallel_loops
@@ -45,7 +46,7 @@ class TileSchedule:
             parallel_loops(
                 self.e,
                 [it for it in loops if it.extent != 1],
-                self.plan.cycles * self.plan.shared,
+                block_cycles(self.plan.sizes(self.hints)) * self.plan.shared,
                 self.hints,
                 self._registers,
             ),
@@ -164,8 +165,18 @@ class TileSchedule:
         """A view of the left side from the first step of a tile's first row on."""
         origin = substitute(self.c.left.address, {it.name: 0 for it in self.c.reduced})
         buf = self.e.buffers[self.c.left.load.value]
-        with self.e.scope({self.plan.other.name: other, self.plan.axis.name: row}):
+        values = {self.plan.other.name: other, self.plan.axis.name: row}
+        if self.plan.flat is not None:
+            # Lines are `pitch` of the inner iterator's steps apart.
+            y, x = self.plan.flat
+            values = {y.name: self.e.index(0), x.name: row}
+        with self.e.scope(values):
             return self.b.view(buf, self.e.index(origin), buf.type)  # type: ignore[arg-type]
+
+    def _row_step(self) -> Value:
+        """Elements between two rows of a tile."""
+        axis = self.plan.flat[1] if self.plan.flat is not None else self.plan.axis
+        return self.e.index(stride_of(self.c.left.address, axis))
 
     def _chunks(self, rows: Sequence[Value]) -> None:
         plan = self.plan
@@ -193,7 +204,7 @@ class TileSchedule:
     def _multiply(self, rows: Sequence[Value], chunk: DimLike) -> None:
         """One product of every tile of sums, of rows that lie in memory."""
         offset = self.e.index(self.plan.left_at(chunk))
-        step = self.e.index(stride_of(self.c.left.address, self.plan.axis))
+        step = self._row_step()
         self._load_weights(chunk)
         for i, row in enumerate(rows):
             self.b.tile_load(self.left[i], row, offset, step)
@@ -203,7 +214,7 @@ class TileSchedule:
         """The same of steps that do not fill a tile, whose rows are copied and filled with 0."""
         plan, lanes = self.plan, self._line_size()
         offset = self.e.index(plan.left_at(plan.full))
-        step = self.e.index(stride_of(self.c.left.address, plan.axis))
+        step = self._row_step()
         mask = self.b.tail_mask(self.e.index(0), self.e.index(plan.tail), lanes)
         places = [self.e.index(i * TILE_ROWS * lanes) for i in range(len(rows))]
         for row, place in zip(rows, places, strict=True):
@@ -242,20 +253,30 @@ class TileSchedule:
                         self._lines(i, v, row, alone)
 
     def _lines(self, tile: int, vector: int, row: Value, alone: bool) -> None:
-        (output,) = self.c.nest.outputs
         line = Iter("line", self.plan.height)
         with self.e.loop(line):
             at = self._sum_at(tile * self.plan.wide + vector)
             here = self.b.add(at, self.e.index(line.dim * self.plan.block))
-            values = {self.plan.axis.name: self.b.add(row, self.e.index(line.dim))}
-            with self.e.scope(values):
-                if alone:
-                    total = self.b.load(self.lines, here)
-                else:
-                    total = self.b.vload(self.lines, [here], LANES)
-                self.e.remember(self.c.reduce, total)
-                element = self.e.eval_wide(output.expr)
-                self.e.store(output.value, (output.address,), element)
+            number = self.b.add(row, self.e.index(line.dim))
+            if self.plan.flat is None:
+                with self.e.scope({self.plan.axis.name: number}):
+                    self._result(here, alone)
+                return
+            y, x = self.plan.flat
+            pitch = self.e.index(self.plan.pitch)
+            column = self.b.rem(number, pitch)
+            with self.b.if_(self.b.lt(column, self.e.index(x.extent))):
+                values = {y.name: self.b.div(number, pitch), x.name: column}
+                with self.e.scope(values, conditional=True):
+                    self._result(here, alone)
+
+    def _result(self, at: Value, alone: bool) -> None:
+        """Evaluate and store what becomes of the sums at a place in memory."""
+        (output,) = self.c.nest.outputs
+        total = self.b.load(self.lines, at) if alone else self.b.vload(self.lines, [at], LANES)
+        self.e.remember(self.c.reduce, total)
+        element = self.e.eval_wide(output.expr)
+        self.e.store(output.value, (output.address,), element)
 
     def _mask(self, column: DimLike) -> Value | None:
         """The mask of a vector's columns that exist, None where all do in every panel."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import subprocess
 import sys
 from typing import Any
@@ -15,6 +14,7 @@ from tests.codegen.amx import HOST, TARGET, Trap
 from tests.lower import test_integer_products as integer
 from tests.lower.native import Code
 from tests.lower.test_tiles import EMULATED, convolutions, kernels, product, program_of
+from tfc.compiler.cost import tiles as cost
 from tfc.compiler.lower import tiles
 from tfc.graph import Graph
 from tfc.ir.types import BF16, F32, U8, DType
@@ -25,7 +25,8 @@ Array = Any
 @pytest.fixture(autouse=True)
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles are used for all that they can compute."""
-    monkeypatch.setattr(tiles, "_other_cycles", lambda plan, hints: math.inf)
+    cycles = cost.tile_cycles
+    monkeypatch.setattr(cost, "tile_cycles", lambda sizes: cycles(sizes) * 1e-6)
 
 
 def compare(program: Graph, dtype: DType, inputs: dict[str, Array], trap: Trap) -> None:

@@ -6,7 +6,6 @@ Where the machine has no tiles, their ops are loops over vectors here.
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from typing import Any
 
@@ -19,6 +18,7 @@ from tests.lower.native import Code, graph, lowered
 from tfc.compiler.codegen.emit import emit_assembly
 from tfc.compiler.codegen.host import host_target
 from tfc.compiler.codegen.kernel import kernel_text
+from tfc.compiler.cost import tiles as cost
 from tfc.compiler.lower import tiles
 from tfc.compiler.passman import PassContext
 from tfc.compiler.pipeline import run
@@ -41,7 +41,8 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Tiles are used for all that they can compute."""
-    monkeypatch.setattr(tiles, "_other_cycles", lambda plan, hints: math.inf)
+    cycles = cost.tile_cycles
+    monkeypatch.setattr(cost, "tile_cycles", lambda sizes: cycles(sizes) * 1e-6)
     return monkeypatch
 
 
@@ -132,6 +133,8 @@ CONVS = {
     "1x1": integer.Conv((2, 64, 7, 9), (40, 64, 1, 1)),
     "3x3": integer.Conv((1, 32, 20, 11), (48, 32, 3, 3), pad=(1, 1)),
     "wide rows": integer.Conv((1, 32, 3, 40), (16, 32, 3, 3), pad=(1, 1)),
+    "small picture": integer.Conv((1, 64, 7, 7), (40, 64, 3, 3), pad=(1, 1)),
+    "small pictures": integer.Conv((3, 32, 5, 6), (24, 32, 3, 3), pad=(1, 1)),
     "short rows": integer.Conv((2, 24, 9, 3), (20, 24, 3, 2)),
     "strides": integer.Conv((1, 16, 17, 33), (24, 16, 3, 3), stride=2, pad=(0, 1)),
     "dilation": integer.Conv((1, 16, 12, 12), (33, 16, 3, 3), dilation=2),
@@ -252,7 +255,7 @@ def test_the_interpreter_gives_the_same_bits(
         ((128, 768, 3072), True),
         ((1024, 64, 64), True),
         ((128, 2, 64), False),
-        ((16, 32, 4), False),
+        ((4, 32, 4), False),
     ],
 )
 def test_tiles_are_chosen_where_enough_of_them_is_used(
@@ -293,6 +296,28 @@ def layers(dtype: DType) -> Module:
         return b.conv(b.cast(narrow, dtype=I32), b.constant(values), **case.attrs())
 
     return program_of(Graph(graph([TensorType(U8, case.x)], make)), AMX, F32)
+
+
+def test_tiles_go_on_in_the_next_line_of_a_small_picture(always: pytest.MonkeyPatch) -> None:
+    found = []
+    plans = tiles.plans
+
+    def watched(*args: Any) -> Any:
+        found.append(plans(*args))
+        return found[-1]
+
+    always.setattr(tiles, "plans", watched)
+    case = CONVS["small picture"]
+    w = whole(case.w, 1)
+
+    def two(b: Any, x: Any) -> Any:
+        return b.conv(b.conv(x, b.constant(whole((64, 64, 3, 3), 2)), **case.attrs()),
+                      b.constant(w), **case.attrs())  # fmt: skip
+
+    program_of(Graph(graph([TensorType(F32, case.x)], two)), AMX)
+    plan = found[-1][0].value
+    # 7 lines of 9 positions, of which 2 are the border: 61 rows are 4 tiles, not 7.
+    assert (plan.pitch, plan.axis.extent, plan.blocks * plan.high) == (9, 61, 4)
 
 
 def test_a_3x3_convolution_is_not_transformed_where_there_are_tiles() -> None:
