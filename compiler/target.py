@@ -98,7 +98,8 @@ class Target:
     multiply-add is an instruction. has_masks: masked access of every element size is one.
     emulates_tiles: ops of tiles become loops over vectors, so that what is made for tiles can run
     on a machine without; slow.
-    flushes_bf16: rounding to bf16 may take denormals for zero, as `dot` does.
+    lowers: the user chose bf16: rounding to it may take denormals for zero, as `dot` does, and what
+    is only rounded to it may be computed by short expansions.
     """
 
     triple: str
@@ -114,7 +115,7 @@ class Target:
     l3: int = 16 << 20
     cores: int | None = None
     emulates_tiles: bool = False
-    flushes_bf16: bool = False
+    lowers: bool = False
 
     def lanes(self, dtype: DType) -> int:
         """Return how many elements of `dtype` one vector register holds."""
@@ -146,11 +147,11 @@ class Target:
 
     def rounds_bf16(self, lanes: int) -> bool:
         """Whether so many f32 are rounded to bf16 by one instruction; it flushes denormals."""
-        return self.flushes_bf16 and self._wide_with("avx512bf16") and lanes in (8, 16)
+        return self.lowers and self._wide_with("avx512bf16") and lanes in (8, 16)
 
     def for_precision(self, dtype: DType) -> Target:
         """Return the target for programs whose products are to be of `dtype`."""
-        return replace(self, flushes_bf16=dtype.name == "bf16")
+        return replace(self, lowers=dtype.name == "bf16")
 
     @property
     def multiplies_bytes(self) -> bool:

@@ -10,6 +10,7 @@ from tfc.compiler.cost.choice import Candidate, Chooser, Site, best_first
 from tfc.compiler.cost.expression import estimate
 from tfc.compiler.lower import (
     attention,
+    coarse,
     contract,
     fast,
     narrow,
@@ -293,6 +294,8 @@ class KernelBuilder:
         self, name: str, nest: Nest, places: Mapping[Value, Place] | None = None
     ) -> list[Step]:
         nest = normalise(keep_floats(nest))
+        if self.target.lowers:
+            nest = coarse.round_early(nest)
         with self.chooser.kernel(lambda: self._key(name, nest)) as site:
             steps = self._scheduled(name, nest, places)
         self._keep(site, steps)
