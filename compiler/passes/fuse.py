@@ -18,12 +18,14 @@ from tfc.ir.location import UNKNOWN
 from tfc.ir.loop.scalar import MATH
 from tfc.ir.opdef import OPS, Kind, NoAttrs, OpDef, Trait
 from tfc.ir.ops.const import constant, dims
+from tfc.ir.types import I8, U8
 
 MAX_OPS = 48
 MAX_OPERANDS = 20
 # Lowering builds the results of these in place: their operands' kernels write the parts.
 IN_PLACE = frozenset({"concat", "pad"})
 COSTLY = MATH.keys() | {"div", "rem", "sqrt"}
+BYTES = (U8, I8)
 HEAVY = (Kind.CONTRACTION, Kind.WINDOW)
 # What to take in first: an op that others of the group rule out when they come before it.
 PRIORITY = {
@@ -142,6 +144,8 @@ class _Group:
         self.axes = 0
         self.heavy: Op | None = root if _defn(root).kind in HEAVY else None
         self.apart: Op | None = None
+        # What will be `heavy`: bytes that the group computes are made of it.
+        self.product: Op | None = None
         if reduced_axes(root) is not None:
             self._reduce(root)
 
@@ -265,7 +269,26 @@ class _Group:
         self.members[op] = _Space()
         return True
 
+    def _is_of_another_product(self, op: Op) -> bool:
+        """Whether the op makes bytes of a product that the group cannot take in as well.
+
+        With its product it is stored as bytes; here the sums would be, which are larger.
+        """
+        if tensor_type(op.result).dtype not in BYTES:
+            return False
+        chains = (self._chain(v) for v in op.operands if _shape(v) == _shape(op.result))
+        product = next((chain[-1] for chain in chains if chain), None)
+        if product is None:
+            return False
+        if self.axes > 0 or self.apart is not None or _shape(op.result) != self.domain:
+            return True
+        if self.heavy is None and self.product is None:
+            self.product = product
+        return product is not (self.heavy or self.product)
+
     def _join_elementwise(self, op: Op) -> bool:
+        if self._is_of_another_product(op):
+            return False
         space = self._space(op)
         if space is None:
             return False

@@ -80,6 +80,20 @@ def residual(b: Any, x: Any) -> Any:
     return [written(b, again, 0.1, 99), written(b, read(b, both, 0.06, 0), 0.07, 3)]
 
 
+def branches(b: Any, x: Any) -> Any:
+    """Two products added up, their sum gated by channels that a mean of it decides."""
+    entry = read(b, x, 0.02, 120)
+    one = read(b, written(b, conv(b, entry, weights(b, (24, 24, 3, 3))), 0.05, 130), 0.05, 130)
+    other = conv(b, entry, weights(b, (24, 24, 1, 1), seed=1), 0)
+    total = b.relu(b.add(one, read(b, written(b, other, 0.04, 120), 0.04, 120)))
+    total = read(b, written(b, total, 0.06, 0), 0.06, 0)
+    mean = b.reduce_mean(total, axes=(2, 3), keepdims=True)
+    mean = read(b, written(b, mean, 0.05, 0), 0.05, 0)
+    gate = written(b, conv(b, mean, weights(b, (24, 24, 1, 1), seed=2), 0), 0.03, 128)
+    gate = written(b, b.hard_sigmoid(read(b, gate, 0.03, 128), alpha=0.2, beta=0.5), 1 / 255, 0)
+    return written(b, b.mul(total, read(b, gate, 1 / 255, 0)), 0.05, 3)
+
+
 def pooled(b: Any, x: Any) -> Any:
     y = written(b, conv(b, read(b, x, 0.02, 120), weights(b, (16, 24, 1, 1)), 0), 0.04, 128)
     window = {"kernel": (3, 3), "strides": (2, 2), "pads": ((1, 1),) * 2, "dilations": (1, 1)}
@@ -125,10 +139,16 @@ def dense(b: Any, x: Any) -> Any:
 CASES: dict[str, Make] = {
     make.__name__: make
     for make in (
-        activated, whole_bias, residual, pooled, depthwise, gated, signed, turned, dense,
+        activated, whole_bias, residual, branches, pooled, depthwise, gated, signed, turned, dense,
     )
 }  # fmt: skip
-PRODUCTS = dict.fromkeys(CASES, 1) | {"residual": 2, "pooled": 2, "signed": 2, "turned": 2}
+PRODUCTS = dict.fromkeys(CASES, 1) | {
+    "residual": 2,
+    "branches": 3,
+    "pooled": 2,
+    "signed": 2,
+    "turned": 2,
+}
 
 
 def model(name: str) -> Graph:
