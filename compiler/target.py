@@ -33,6 +33,8 @@ LEVELS: dict[str, tuple[str, tuple[str, ...]]] = {
     "sapphirerapids": ("x86_64", _SAPPHIRE_RAPIDS),
     "aarch64": ("aarch64", _NEON),
 }
+# Sizes of caches where a level names one CPU.
+_CACHES = {"sapphirerapids": (48 << 10, 2 << 20, 30 << 20)}
 ALIASES = {"generic": "x86-64-v2", "avx2": "x86-64-v3", "avx512": "x86-64-v4", "arm64": "aarch64"}
 WIDE_MASKED = frozenset(("avx512f", "avx512bw", "avx512dq", "avx512vl"))
 """The features without which 512-bit vectors are not used: masks on all element sizes."""
@@ -245,7 +247,8 @@ def parse_target(text: str) -> Target:
     """
     name, changes = split_target(text)
     arch, features = level_features(name)
-    return make_target(arch, apply_changes(features, changes, arch))
+    target = make_target(arch, apply_changes(features, changes, arch))
+    return with_caches(target, *_CACHES[name]) if name in _CACHES else target
 
 
 def split_target(text: str) -> tuple[str, str]:

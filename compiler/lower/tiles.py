@@ -14,6 +14,7 @@ from tfc.compiler.cost import tiles as cost
 from tfc.compiler.cost.choice import Candidate
 from tfc.compiler.cost.expression import estimate
 from tfc.compiler.lower.contract import (
+    LIKELY_ROWS,
     Array,
     Contraction,
     collapse_reduced,
@@ -26,7 +27,16 @@ from tfc.compiler.lower.contract import (
 from tfc.compiler.target import Target
 from tfc.ir.body import Iter
 from tfc.ir.core import Block, Value
-from tfc.ir.dims import DimLike, ceildiv, maximum, minimum, product, substitute
+from tfc.ir.dims import (
+    DimLike,
+    ceildiv,
+    maximum,
+    minimum,
+    product,
+    substitute,
+    symbol,
+    symbols_of,
+)
 from tfc.ir.loop.verify import TILE_BYTES, TILE_ROWS
 from tfc.ir.types import TensorType
 
@@ -35,12 +45,12 @@ LANES = 16
 # Tiles of sums along the rows and along n. With the tiles of both sides they are eight at most.
 _SHAPES = ((2, 2), (3, 1), (1, 3), (2, 1), (1, 2), (1, 1))
 _UNIT = Iter("unit", 1)
-# So many steps are summed up at once where further rows use the same weights: both sides of them
+# So many tiles are summed up at once where further rows use the same weights: both sides of them
 # lie in the first-level cache. Up to LONG_SUM they are not split.
 SUM, LONG_SUM = 8, 12
-# Blocks of rows that share them, as many as there is memory for their sums.
+# Blocks of rows that share weights, as many as there is memory for their sums; and the tasks that
+# a kernel has at least before blocks do.
 MOST_BLOCKS = 8
-# Tasks that a kernel has at least, before blocks share weights.
 FEW_TASKS = 16
 
 
@@ -52,7 +62,8 @@ class TilePlan:
     rest along `axis`, and `wide` tiles of columns. chunk: steps of one tile, of which `full` times
     as many are read where they lie and `tail` more are copied. group: steps in an element of sums.
     outer: iterators around a sum that is kept in memory meanwhile; the last one may be `cut`,
-    which counts parts of `part` chunks. shared: blocks that are summed up by turns.
+    which counts parts of `part` chunks. shared: blocks of rows that use a panel of weights one
+    after the other, by turns where sums are kept.
     flat: where the axis runs through lines of rows, one behind the other, these two iterators;
     a line is then `pitch` rows, those that follow its last one being computed for nothing.
     """
@@ -111,6 +122,11 @@ class TilePlan:
         return self.full + (self.tail > 0)
 
     @property
+    def is_split(self) -> bool:
+        """Whether sums are made in parts."""
+        return bool(self.outer) or self.cut is not None
+
+    @property
     def inner(self) -> tuple[Iter, ...]:
         """Iterators inside a sum, but for the innermost one."""
         whole = self.c.reduced[:-1]
@@ -159,6 +175,7 @@ def plans(c: Contraction, target: Target, hints: Mapping[str, int]) -> list[Cand
     group = widest_group(c)
     if not group or not c.rows or not target.has_tiles(c.left.load.dtype):
         return []
+    hints = _raised(c, hints)
     value = Value(TensorType(c.right.load.dtype, (0,)), Block(), 0, "packed")
     found = []
     for high, wide in _SHAPES:
@@ -170,8 +187,18 @@ def plans(c: Contraction, target: Target, hints: Mapping[str, int]) -> list[Cand
         first = TilePlan(whole, *_axes(whole)[0], high, 1, wide, *chunks, group)
         plan = min(_with_rows(first), key=lambda plan: cost.tile_cycles(plan.sizes(hints)))
         cycles = cost.tile_cycles(plan.sizes(hints))
-        found.append(Candidate(f"tiles {high}x{wide}", cycles, _cut(plan, hints)))
+        found.append(Candidate(f"tiles {high}x{wide}", cycles, _shared(plan, target, hints)))
     return found
+
+
+def _raised(c: Contraction, hints: Mapping[str, int]) -> Mapping[str, int]:
+    """Hints of LIKELY_ROWS rows at least where a run tells how many, as of other kernels."""
+    missing = -(-LIKELY_ROWS // max(estimate(product(it.extent for it in c.rows[-2:]), hints), 1))
+    for it in reversed(c.rows[-2:]):
+        if not isinstance(it.extent, int):
+            names = symbols_of(it.extent)
+            return {**hints, **{name: missing * estimate(symbol(name), hints) for name in names}}
+    return hints
 
 
 def _with_rows(plan: TilePlan) -> Iterator[TilePlan]:
@@ -212,26 +239,36 @@ def _chunks(c: Contraction, steps: int, group: int) -> tuple[int, int, int]:
     return chunk, steps // chunk, steps % chunk
 
 
-def _cut(plan: TilePlan, hints: Mapping[str, int]) -> TilePlan:
-    """Let several blocks of rows use a part of the weights before the next part, where that pays.
+def _shared(plan: TilePlan, target: Target, hints: Mapping[str, int]) -> TilePlan:
+    """Let several blocks of rows use a panel of weights, and a part of it before the next part.
 
-    Both sides of a long sum do not stay in the first-level cache, and tiles are used up faster
-    than the second-level cache gives them.
+    Their rows shall stay in the second-level cache from one panel to the next. Both sides of a
+    long sum do not stay in the first level, and tiles are used up faster than the second gives
+    them.
     """
+    c = plan.c
     blocks = estimate(plan.blocks, hints)
-    outer = list(plan.c.reduced[:-1])
+    outer = (*c.batch, *plan.others, panel_of(c.n, plan.block))
+    most = blocks * estimate(product(it.extent for it in outer), hints) // FEW_TASKS
+    inner = c.reduced[-1].extent
+    rows = plan.high * TILE_ROWS * estimate(inner, hints) * c.left.load.dtype.bytes
+    shared = max(1, min(MOST_BLOCKS, blocks, most, target.l2 // 2 // rows))
+    plan = replace(plan, shared=shared)
+    return _split(plan, hints) if shared > 1 else plan
+
+
+def _split(plan: TilePlan, hints: Mapping[str, int]) -> TilePlan:
+    """Make long sums in parts."""
+    outer = plan.c.reduced[:-1]
     counts = [plan.chunks]
     for it in reversed(outer):
         counts.append(counts[-1] * estimate(it.extent, hints))
-    if counts[-1] <= LONG_SUM or blocks < 2:
+    if counts[-1] <= LONG_SUM:
         return plan
-    panels = estimate(product(it.extent for it in (*plan.c.batch, *plan.others)), hints)
-    panels *= estimate(panel_of(plan.c.n, plan.block).extent, hints)
-    shared = max(2, min(MOST_BLOCKS, blocks * panels // FEW_TASKS, blocks))
     if plan.chunks > LONG_SUM:
         parts = -(-plan.chunks // SUM)
         part = -(-plan.chunks // parts)
         cut = Iter("part", -(-plan.chunks // part))
-        return replace(plan, outer=tuple(outer), cut=cut, part=part, shared=shared)
+        return replace(plan, outer=outer, cut=cut, part=part)
     inside = sum(count <= LONG_SUM for count in counts) - 1
-    return replace(plan, outer=tuple(outer[: len(outer) - inside]), shared=shared)
+    return replace(plan, outer=outer[: len(outer) - inside])

@@ -41,7 +41,7 @@ class TileSchedule:
         self.slot = Iter("slot", plan.shared)
 
     def emit(self) -> None:
-        loops = [*self.c.batch, self.panel, *self.plan.others, self.group]
+        loops = [*self.c.batch, *self.plan.others, self.group, self.panel]
         with (
             parallel_loops(
                 self.e,
@@ -58,7 +58,8 @@ class TileSchedule:
     def _registers(self) -> Iterator[None]:
         """Memory for sums and copied rows, and the tiles: sums by rows, then both sides."""
         plan, c = self.plan, self.c
-        self.lines = self.b.alloca(buffer(c.reduce.dtype, plan.shared * self._slot_size()))
+        slots = plan.shared if plan.is_split else 1
+        self.lines = self.b.alloca(buffer(c.reduce.dtype, slots * self._slot_size()))
         if plan.tail:
             self.copied = self.b.alloca(
                 buffer(c.left.load.dtype, plan.high * TILE_ROWS * self._line_size())
@@ -87,8 +88,8 @@ class TileSchedule:
 
     def _blocks(self) -> None:
         """The blocks of a group, by turns where their sums are made in parts."""
-        if not self.plan.outer and self.plan.cut is None:
-            with self.e.scope({self.slot.name: self.e.index(0)}), self._block():
+        if not self.plan.is_split:
+            with self._slots(), self._block():
                 self._add_up(None)
                 self._finish()
             return
@@ -111,8 +112,11 @@ class TileSchedule:
 
     @contextmanager
     def _slots(self) -> Iterator[None]:
-        left = self.plan.blocks - self.group.dim * self.plan.shared
-        with self.e.loop(self.slot, 0, minimum(self.plan.shared, left)):
+        shared = self.plan.shared
+        count = minimum(shared, self.plan.blocks - self.group.dim * shared)
+        if shared == 1 or self.plan.blocks % shared == 0:
+            count = shared
+        with self.e.loop(self.slot, 0, count):
             yield
 
     @contextmanager
@@ -159,7 +163,8 @@ class TileSchedule:
     def _sum_at(self, number: int) -> Value:
         high, wide = divmod(number, self.plan.wide)
         at = high * TILE_ROWS * self.plan.block + wide * LANES
-        return self.e.index(self.slot.dim * self._slot_size() + at)
+        slot = self.slot.dim if self.plan.is_split else 0
+        return self.e.index(slot * self._slot_size() + at)
 
     def _row(self, other: Value, row: Value) -> Value:
         """A view of the left side from the first step of a tile's first row on."""
