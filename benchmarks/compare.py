@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks import report
 from benchmarks.models import Arrays, Case, Model, all_models, locate, prepare, relative_error
-from benchmarks.peers import DEFAULT_PEERS, PEERS, TFC, Engine, Run
+from benchmarks.peers import DEFAULT_PEERS, PEERS, SUBJECTS, Engine, Run
 from benchmarks.probe import Probe, probe
 from benchmarks.quantise import SUFFIX, quantised
 from benchmarks.timing import ratio, side_by_side
@@ -30,8 +30,8 @@ class Entry:
     """What one engine did with one case.
 
     time: seconds a call. spread: half the distance of the quartiles over the rounds, relative.
-    ratio: tfc's time divided by this engine's. error: against the reference's outputs;
-    difference: tfc's outputs against this engine's, both relative to the largest value.
+    ratio: the subject's time divided by this engine's. error: against the reference's outputs;
+    difference: the subject's outputs against this engine's, both relative to the largest value.
     """
 
     time: float | None = None
@@ -54,7 +54,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Plan:
-    """How to measure. memory: whether each engine is also probed in a process of its own."""
+    """How to measure. memory: whether each engine is also probed in a process of its own.
+
+    engines: the one that is compared, and its peers.
+    """
 
     engines: tuple[Engine, ...]
     threads: tuple[int, ...]
@@ -104,6 +107,7 @@ def _measure(row: Row, runs: Mapping[str, Run], case: Case, plan: Plan) -> None:
             outputs[name] = {key: value.copy() for key, value in run(case.feeds).items()}
         except Exception as error:  # as above
             row.entries[name].failure = _first_line(error)
+    subject = plan.engines[0].name
     ready = {name: partial(runs[name], case.feeds) for name in outputs}
     times = side_by_side(ready, plan.rounds, plan.seconds) if ready else {}
     for name, spread in times.items():
@@ -111,9 +115,9 @@ def _measure(row: Row, runs: Mapping[str, Run], case: Case, plan: Plan) -> None:
         entry.time, entry.spread = spread.median, spread.spread
         if case.outputs:
             entry.error = relative_error(outputs[name], case.outputs)
-        if name != TFC.name and TFC.name in times:
-            entry.ratio = ratio(times[TFC.name], spread)
-            entry.difference = relative_error(outputs[TFC.name], outputs[name])
+        if name != subject and subject in times:
+            entry.ratio = ratio(times[subject], spread)
+            entry.difference = relative_error(outputs[subject], outputs[name])
 
 
 def _probe(row: Row, path: Path, threads: int, plan: Plan) -> None:
@@ -131,13 +135,14 @@ def _first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def choose_engines(names: Sequence[str]) -> tuple[Engine, ...]:
-    """Return tfc and the peers called `names`, less those that are not installed."""
-    known = {peer.name: peer for peer in PEERS}
+def choose_engines(names: Sequence[str], dtype: str = "f32") -> tuple[Engine, ...]:
+    """Return tfc at a precision and the peers called `names`, less those not installed."""
+    subject = SUBJECTS[dtype]
+    known = {peer.name: peer for peer in PEERS if peer is not subject}
     for name in names:
         if name not in known:
             raise UsageError(f"no peer is called {name!r}; known: {', '.join(known)}")
-    return TFC, *(known[name] for name in names if known[name].version() is not None)
+    return subject, *(known[name] for name in names if known[name].version() is not None)
 
 
 def _located(name: str, plan: Plan) -> Path:
@@ -160,8 +165,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.3, help="length of a timed loop")
     parser.add_argument(
-        "--peers", default=",".join(DEFAULT_PEERS), help="names, or an empty string"
+        "--dtype", choices=SUBJECTS, default="f32", help="what tfc rounds operands of products to"
     )
+    parser.add_argument("--peers", help="names, or an empty string; by default those for --dtype")
     parser.add_argument("--dims", default="", help="sizes of dynamic dims: batch=4,seq=128")
     parser.add_argument("--alt", action="store_true", help="also the second stored shape")
     parser.add_argument("--no-memory", action="store_true", help="no separate process per engine")
@@ -179,13 +185,14 @@ def _dims(text: str) -> dict[str, int]:
 
 
 def _plan(arguments: argparse.Namespace) -> Plan:
-    peers = [name for name in arguments.peers.split(",") if name]
+    named = arguments.peers
+    peers = DEFAULT_PEERS[arguments.dtype] if named is None else filter(None, named.split(","))
     try:
         threads = tuple(int(count) for count in arguments.threads.split(","))
     except ValueError as error:
         raise UsageError(f"--threads {arguments.threads!r} is not a list of numbers") from error
     return Plan(
-        choose_engines(peers),
+        choose_engines(list(peers), arguments.dtype),
         threads,
         arguments.rounds,
         arguments.seconds,
@@ -214,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(report.tables(rows, plan.engines))
     if arguments.write:
         RESULTS.write_text(report.page(rows, plan), encoding="utf-8")
-    return int(any(row.entries[TFC.name].failure for row in rows))
+    return int(any(row.entries[plan.engines[0].name].failure for row in rows))
 
 
 if __name__ == "__main__":

@@ -43,9 +43,11 @@ def installed(package: str) -> str | None:
 
 
 class Tfc:
-    """The compiler of this repository."""
+    """The compiler of this repository. dtype: what operands of products are rounded to."""
 
-    name = "tfc"
+    def __init__(self, dtype: str = "f32") -> None:
+        self.name = "tfc" if dtype == "f32" else f"tfc-{dtype}"
+        self.dtype = dtype
 
     def version(self) -> str | None:
         return installed("tfc-compiler") or "checkout"
@@ -53,7 +55,7 @@ class Tfc:
     def load(self, path: Path, threads: int) -> Run:
         import tfc
 
-        executable: Run = tfc.compile(path, threads=threads)
+        executable: Run = tfc.compile(path, threads=threads, dtype=self.dtype)
         return executable
 
 
@@ -117,10 +119,15 @@ class OpenVino:
 
 
 TFC = Tfc()
-PEERS: tuple[Engine, ...] = (OnnxRuntime(), OpenVino(True), OpenVino(False))
-DEFAULT_PEERS = ("onnxruntime", "openvino")
+# What is compared, by its precision, and with whom unless others are named.
+SUBJECTS: dict[str, Engine] = {each.dtype: each for each in (TFC, Tfc("bf16"))}
+PEERS: tuple[Engine, ...] = (OnnxRuntime(), OpenVino(True), OpenVino(False), TFC)
+DEFAULT_PEERS = {
+    "f32": ("onnxruntime", "openvino"),
+    "bf16": ("openvino-default", "tfc"),
+}
 
 
 def engine(name: str) -> Engine:
     """Return the engine called `name`."""
-    return next(each for each in (TFC, *PEERS) if each.name == name)
+    return next(each for each in (*SUBJECTS.values(), *PEERS) if each.name == name)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.peers import TFC, Engine, installed
+from benchmarks.peers import Engine, installed
 
 if TYPE_CHECKING:
     from benchmarks.compare import Entry, Plan, Row
@@ -22,9 +22,9 @@ NONE = "-"
 def tables(rows: Sequence[Row], engines: Sequence[Engine]) -> str:
     """Return the tables of times, of errors, and of what loading costs."""
     names = [engine.name for engine in engines]
-    peers = [name for name in names if name != TFC.name]
+    subject, *peers = names
     times = _table(
-        [*(f"{name} ms" for name in names), *(f"tfc / {name}" for name in peers)],
+        [*(f"{name} ms" for name in names), *(f"{subject} / {name}" for name in peers)],
         rows,
         lambda row: [
             *(_cell(row, name, _time) for name in names),
@@ -32,14 +32,14 @@ def tables(rows: Sequence[Row], engines: Sequence[Engine]) -> str:
         ],
     )
     errors = _table(
-        [*(f"{name} / reference" for name in names), *(f"tfc / {name}" for name in peers)],
+        [*(f"{name} / reference" for name in names), *(f"{subject} / {name}" for name in peers)],
         rows,
         lambda row: [
             *(_cell(row, name, lambda entry: _number(entry.error, ".1e")) for name in names),
             *(_cell(row, name, lambda entry: _number(entry.difference, ".1e")) for name in peers),
         ],
     )
-    parts = [times, *_means(rows, peers), "Relative error of the outputs:", errors]
+    parts = [times, *_means(rows, subject, peers), "Relative error of the outputs:", errors]
     probed = [row for row in rows if any(entry.probe for entry in row.entries.values())]
     if probed:
         parts += ["In a fresh process, compile seconds and peak MiB:", _loading(probed, names)]
@@ -97,7 +97,7 @@ def _memory(entry: Entry) -> str:
     return NONE if entry.probe is None else f"{entry.probe.peak / 2**20:.0f}"
 
 
-def _means(rows: Sequence[Row], peers: Sequence[str]) -> list[str]:
+def _means(rows: Sequence[Row], subject: str, peers: Sequence[str]) -> list[str]:
     """One line for each number of threads: geometric means of the ratios."""
     lines: list[str] = []
     for threads in dict.fromkeys(row.threads for row in rows):
@@ -107,7 +107,7 @@ def _means(rows: Sequence[Row], peers: Sequence[str]) -> list[str]:
             ratios = [e.ratio for e in entries if e is not None and e.ratio is not None]
             if ratios:
                 mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
-                found.append(f"tfc / {name} {mean:.2f} over {len(ratios)}")
+                found.append(f"{subject} / {name} {mean:.2f} over {len(ratios)}")
         if found:
             lines.append(f"Geometric mean, threads {threads}: {'; '.join(found)}.")
     return lines

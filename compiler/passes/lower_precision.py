@@ -64,6 +64,21 @@ class _Lowering:
         return narrow
 
 
+def round_operands(module: Module) -> None:
+    """Round the operands of every product of f32 to bf16 where it reads them, and nothing else.
+
+    What computed so in f32 is what the errors of such programs are held against.
+    """
+    for function in module.functions.values():
+        for block in blocks_of(function.block):
+            for op in list(block):
+                assert isinstance(op.defn, OpDef)
+                if op.defn.kind is Kind.CONTRACTION and tensor_type(op.result).dtype == F32:
+                    b = GraphBuilder(block, module.constants, op, op.loc)
+                    for position, value in enumerate(op.operands):
+                        op.set_operand(position, b.cast(b.cast(value, dtype=BF16), dtype=F32))
+
+
 def _gains(op: Op) -> bool:
     """Whether the op is a product by constants for which there is a dense schedule."""
     assert isinstance(op.defn, OpDef)

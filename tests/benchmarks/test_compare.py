@@ -69,6 +69,14 @@ def test_unknown_names_are_wrong_calls(capsys: pytest.CaptureFixture[str]) -> No
     assert compare.main(["no-such-model"]) == 2
 
 
+def test_bf16_is_compared_with_f32(capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare.main([str(DIGITS), *SHORT, "--json", "--dtype", "bf16", "--peers", "tfc"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert list(row["entries"]) == ["tfc-bf16", "tfc"]
+    assert row["entries"]["tfc"]["ratio"] > 0
+    assert 1e-6 < row["entries"]["tfc"]["difference"] < 1e-1
+
+
 def test_probe_sees_the_memory_of_its_own_process_alone() -> None:
     ballast = np.ones(400 << 20, np.uint8)
     found = probe(TFC.name, DIGITS, 1, {})
