@@ -47,7 +47,7 @@ CORE = _table(
     ScalarOp("fma", 3, kinds="f"),
     ScalarOp("select", 3, kinds="fiubsc"),
     ScalarOp("cast", 1, "attr"),
-    ScalarOp("bitcast", 1, "attr", kinds="fiubs"),
+    ScalarOp("bitcast", 1, "attr", kinds="fiubsc"),
 )
 
 MATH = _table(

@@ -26,6 +26,7 @@ from tfc.ir.ops.common import (
 from tfc.ir.types import (
     BF16,
     BOOL,
+    C64,
     DTYPES,
     F8E5M2,
     F16,
@@ -163,7 +164,7 @@ class BitcastAttrs:
 def _bitcast_infer(types: Sequence[TensorType], attrs: BitcastAttrs) -> Sequence[TensorType]:
     source, dtype = types[0].dtype, attrs.dtype
     for one in (source, dtype):
-        require(one.kind not in "cb", f"the bits of {one} cannot be taken")
+        require(one.kind != "b", f"the bits of {one} cannot be taken")
     require(source.bits == dtype.bits, f"{source} and {dtype} differ in width")
     return (TensorType(dtype, types[0].shape),)
 
@@ -194,6 +195,7 @@ register(
             Sample((integers((5,), 0, 255, np.uint8),), {"dtype": F8E5M2}),
             Sample((integers((5,), 0, 30000, np.int16),), {"dtype": BF16}),
             Sample((integers((0, 5)),), {"dtype": F64}),
+            Sample((integers((3, 4), 0, 9),), {"dtype": C64}),
         ),
         rejects=lambda: (
             Reject((TensorType(F32, (2,)),), {"dtype": F64}, "differ in width"),

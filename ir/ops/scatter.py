@@ -24,6 +24,7 @@ from tfc.ir.ops.common import (
     integers,
     like,
     normalize_axis,
+    require_kind,
     zeros_like,
 )
 from tfc.ir.ops.index import assume_nonempty, require_indices, wrapped
@@ -44,7 +45,9 @@ def _require_scatter(types: Sequence[TensorType], reduction: str) -> None:
     require_indices(indices)
     require(x.dtype == updates.dtype, f"updates are {updates.dtype}, the tensor is {x.dtype}")
     require(reduction in REDUCTIONS, f"unknown reduction {reduction!r}")
-    require(reduction == "none" or x.dtype != BOOL, f"reduction {reduction} takes no bools")
+    if reduction != "none":
+        require(x.dtype != BOOL, f"reduction {reduction} takes no bools")
+        require_kind(x, "fiu")
 
 
 def _apply(y: Array, place: tuple[Array, ...], updates: Array, reduction: str) -> None:

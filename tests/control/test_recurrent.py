@@ -17,6 +17,7 @@ from tests.control.support import Array, artifact  # noqa: E402
 from tests.frontends.support import run  # noqa: E402
 from tfc.compiler.frontends.onnx import load  # noqa: E402
 from tfc.ir.errors import ModelError  # noqa: E402
+from tfc.runtime.errors import InputError  # noqa: E402
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 STEPS, BATCH, SIZE, HIDDEN = 5, 3, 4, 6
@@ -194,3 +195,18 @@ def test_weights_that_do_not_fit_are_refused() -> None:
         load(make("LSTM", only(arrays("GRU", 1), "XWR")))
     with pytest.raises(ModelError, match="unknown activation"):
         load(make("RNN", only(arrays("RNN", 1), "XWR"), activations=["Sine"]))
+
+
+@pytest.mark.parametrize("name", ["B", "H"])
+def test_an_operand_of_fewer_directions_is_refused(name: str) -> None:
+    given = only(arrays("GRU", 2), f"XWR{name}")
+    few = {**given, name: given[name][:1]}
+    with pytest.raises(ModelError):
+        load(make("GRU", few, direction="bidirectional"))
+    proto = make("GRU", given, stored="WR", direction="bidirectional")
+    (info,) = (info for info in proto.graph.input if info.name == name)
+    info.type.tensor_type.shape.dim[0].dim_param = "M"
+    compiled = artifact(load(proto), 2)
+    compiled({"X": given["X"], name: given[name]})
+    with pytest.raises(InputError):
+        compiled({"X": given["X"], name: few[name]})

@@ -212,12 +212,13 @@ DEVIATIONS: dict[str, Sequence[Deviation]] = {
     "Gemm": (_EMPTY, _HALF, Deviation("beta = 0 leaves C out, and with it NaN", _no_beta)),
     **dict.fromkeys(
         (
-            "BatchNormalization", "LayerNormalization", "HardSwish",
+            "LayerNormalization", "HardSwish",
             "LeakyRelu", "HardSigmoid", "Selu", "GroupNormalization", "RMSNormalization", "Elu",
             "Celu", "Swish", "ThresholdedRelu",
         ),
         (_F32, _LOST),
     ),
+    "BatchNormalization": (_F32, _LOST, Deviation("without channels it traps", _nothing)),
     "InstanceNormalization": (
         _F32, _LOST, Deviation("x - x is not 0, but scaled first", _lone),
         Deviation("an infinite scale comes before the mean", _infinite_scale),
@@ -261,6 +262,10 @@ DEVIATIONS: dict[str, Sequence[Deviation]] = {
             Deviation("0 / 0 as an integer has no defined value", _lone_sample),
         ),
     ),
+    "RoiAlign": (
+        Deviation("what is outside counts as 0 times the first element, not as 0", _unbounded),
+    ),
+    "Normalizer": (Deviation("squares and sums of integers wrap", _integers),),
     "AffineGrid": (Deviation("a lone position is 1, and not -1", _one_position),),
     "MaxUnpool": (
         Deviation("indices are in the shape given, not in that inferred as in onnx's cases",

@@ -132,7 +132,8 @@ def _training_dropout(ctx: Context) -> Results:
     if (training is not None and not training.any()) or (ratio is not None and not ratio.any()):
         ctx.has_attr("seed")
         return _dropout(ctx)
-    x = ctx.x()
+    dtype = ctx.type().dtype
+    x = ctx.x() if dtype.is_float else ctx.cast(ctx.x(), F32)
     chance = ctx.as_scalar(ctx.x(1)) if ctx.has(1) else ctx.b.constant(0.5, F32)
     chance = ctx.cast(chance, F64 if tensor_type(chance).dtype == F64 else F32)
     kept = ctx.b.sub(ctx.scalar(1, chance), chance)
@@ -144,7 +145,7 @@ def _training_dropout(ctx: Context) -> Results:
         mask = getattr(ctx.b, "or")(mask, getattr(ctx.b, "not")(mode))
         scale = ctx.b.select(mode, scale, ctx.scalar(1, scale))
     scaled = ctx.b.mul(x, ctx.cast(scale, tensor_type(x).dtype))
-    return ctx.b.select(mask, scaled, ctx.scalar(0, x)), mask
+    return ctx.cast(ctx.b.select(mask, scaled, ctx.scalar(0, x)), dtype), mask
 
 
 RULES: dict[str, tuple[Rule, ...]] = {

@@ -258,12 +258,17 @@ def _run_rnn(ctx: Context, d: _Direction, at: int) -> tuple[Value, list[Value]]:
 _DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
 
 
+def _directions(ctx: Context) -> Sequence[bool]:
+    """Whether each direction goes backward."""
+    name = ctx.string("direction", "forward")
+    if name not in _DIRECTIONS:
+        raise ctx.malformed(f"direction {name!r}")
+    return _DIRECTIONS[name]
+
+
 def _recurrent(cell: _Cell) -> Callable[[Context], Results]:
     def build(ctx: Context) -> Results:
-        name = ctx.string("direction", "forward")
-        if name not in _DIRECTIONS:
-            raise ctx.malformed(f"direction {name!r}")
-        directions = _DIRECTIONS[name]
+        directions = _directions(ctx)
         batch_first = ctx.flag("layout")
         functions = _activations(ctx, cell.functions, len(directions))
         x = _checked(ctx, cell, len(directions))
@@ -308,11 +313,21 @@ def _checked(ctx: Context, cell: _Cell, directions: int) -> Value:
     return fitting
 
 
+def _for_directions(ctx: Context, x: Value, axis: int) -> Value:
+    """The operand, once it is known to have a part for each direction."""
+    count = len(_directions(ctx))
+    x = ctx.fit_axis(x, axis, count)
+    if tensor_type(x).shape[axis] != count:
+        raise ctx.malformed(f"an operand {tensor_type(x)} for {count} directions")
+    return x
+
+
 def _of_direction(ctx: Context, position: int, at: int) -> Value | None:
     """The part of a weight operand that belongs to direction `at`."""
     x = ctx.optional(position)
     if x is None:
         return None
+    x = _for_directions(ctx, x, 0)
     shape = tensor_type(x).shape
     if shape[0] != 1:
         starts = (at, *(0 for _ in shape[1:]))
@@ -351,6 +366,7 @@ def _states(ctx: Context, cell: _Cell, x: Value, at: int, batch_first: bool) -> 
         if len(shape) != 3:
             raise ctx.malformed(f"a first state of rank {len(shape)}")
         given = ctx.fit_axis(given, 1 - axis, batch)
+        given = _for_directions(ctx, given, axis)
         shape = list(tensor_type(given).shape)
         starts = tuple(at if i == axis else 0 for i in range(3))
         sizes = tuple(1 if i == axis else n for i, n in enumerate(shape))

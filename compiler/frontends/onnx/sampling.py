@@ -38,7 +38,8 @@ def _read(
 ) -> Value:
     """Sum over all pairings of taps: x [n, c, ...] at places [n, p], giving [n, c, p].
 
-    inside: for an axis and an index, the index to read and, if wanted, where it counts at all.
+    inside: for an axis and an index, the index to read and, if wanted, where it counts: elsewhere
+    what is read is 0, whatever stands at the index.
     """
     n, c, *spatial = tensor_type(x).shape
     flat = ctx.reshape(x, (n, c, product(spatial)))
@@ -46,22 +47,29 @@ def _read(
     for pairing in itertools.product(*taps):
         at: Value | None = None
         weight: Value | None = None
+        valid: Value | None = None
         for axis, (index, share) in enumerate(pairing):
             place, counts = inside(axis, index)
             place = ctx.cast(place, I64)
             at = place if at is None else _next(ctx, at, spatial[axis], place)
-            if counts is not None:
-                zero = ctx.scalar(0, x)
-                one = ctx.scalar(1, x) if share is None else share
-                share = ctx.b.select(counts, one, zero)
             weight = share if weight is None or share is None else ctx.b.mul(weight, share)
+            valid = _both(ctx, valid, counts)
         assert at is not None
         part = _picked(ctx, flat, at, c)
+        across = (n, 1, tensor_type(at).shape[1])
         if weight is not None:
-            part = ctx.b.mul(part, ctx.reshape(weight, (n, 1, tensor_type(at).shape[1])))
+            part = ctx.b.mul(part, ctx.reshape(weight, across))
+        if valid is not None:
+            part = ctx.b.select(ctx.reshape(valid, across), part, ctx.scalar(0, part))
         total = part if total is None else ctx.b.add(total, part)
     assert total is not None
     return total
+
+
+def _both(ctx: Context, a: Value | None, b: Value | None) -> Value | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return ctx.b.op("and", a, b).result
 
 
 def _next(ctx: Context, at: Value, dim: DimLike, place: Value) -> Value:
@@ -298,12 +306,12 @@ def _region_parts(ctx: Context, x: Value, at: Sequence[Value]) -> list[Value]:
     parts = []
     for pairing in itertools.product(*taps):
         chosen = []
-        for axis, (index, weight) in enumerate(pairing):
+        for index, weight in pairing:
             assert weight is not None
-            if axis == 0:
-                weight = ctx.b.select(counts, weight, ctx.scalar(0, weight))
             chosen.append([(index, ctx.cast(weight, dtype))])
-        parts.append(_read(ctx, x, chosen, lambda axis, i: (_clamped(ctx, i, spatial[axis]), None)))
+        parts.append(
+            _read(ctx, x, chosen, lambda axis, i: (_clamped(ctx, i, spatial[axis]), counts))
+        )
     return parts
 
 
