@@ -51,11 +51,12 @@ class Decision:
 
 @dataclass
 class Site:
-    """A kernel that is being made. key: what tuning knows it by."""
+    """A kernel that is being made. key: what tuning knows it by. counts: of kinds so far."""
 
     key: str
     choices: Choices
     decisions: list[Decision] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
 
 
 class Chooser:
@@ -104,7 +105,7 @@ class Chooser:
         self, kind: str, candidates: Sequence[Candidate[T]], make: Callable[[T], R | None]
     ) -> R | None:
         """Return what `make` makes of the first candidate for which it is not None."""
-        kind = self._part + kind
+        kind = self._numbered(self._part + kind)
         wanted = self._wanted(kind)
         order = sorted(candidates, key=lambda candidate: candidate.name != wanted)
         for candidate in order:
@@ -113,6 +114,13 @@ class Chooser:
                 self._note(kind, candidate.name, candidates, candidate.name == wanted)
                 return made
         return None
+
+    def _numbered(self, kind: str) -> str:
+        """The name of a decision, with a number where a kernel has several of the kind."""
+        if self.site is None:
+            return kind
+        count = self.site.counts[kind] = self.site.counts.get(kind, 0) + 1
+        return kind if count == 1 else f"{kind}{count}"
 
     def _wanted(self, kind: str) -> str | None:
         return self.site.choices.get(kind) if self.site is not None else None

@@ -192,7 +192,11 @@ def _affine(dims: Sequence[DimLike], names: set[str]) -> bool:
 
 
 def tiles(c: Contraction, target: Target, hints: Mapping[str, int]) -> list[Candidate[Tile]]:
-    """The register tiles that fit, best first: least padding of n and rows, fewest loads."""
+    """The register tiles that fit, best first: least padding of n and rows, fewest loads.
+
+    Of so many vectors the model takes as many rows as there are registers for, since more of them
+    use what is loaded of the right side; tuning may try fewer, which stand behind.
+    """
     accumulator = c.reduce.dtype
     lanes = max(target.vector_bits // accumulator.bits, 1)
     of_bytes = widest_group(c) > 0 and accumulator.is_int
@@ -202,6 +206,7 @@ def tiles(c: Contraction, target: Target, hints: Mapping[str, int]) -> list[Cand
     spared = _SPARED if of_bytes and not target.multiplies_bytes else (1, 1)
     size, machine = _raised(c, product_of(c, target, lanes, hints)), machine_of(target)
     found: list[Candidate[Tile]] = []
+    lower: dict[str, Candidate[Tile]] = {}
     for vectors in range(1, MAX_VECTORS + 1):
         free = target.vector_registers - spared[0] * vectors - spared[1]
         limit = min(free // vectors, _most_rows(c, target))
@@ -209,12 +214,19 @@ def tiles(c: Contraction, target: Target, hints: Mapping[str, int]) -> list[Cand
             break
         if vectors > 4 and size.height * size.width > 4:
             break
-        th, tw = _fit_rows(size.height, size.width, limit)
-        tile = Tile(th, tw, vectors, lanes, cost.sets(machine, th * tw * vectors))
-        cycles = cost.tile_cycles(machine, size, th, tw, vectors, lanes)
-        found.append(Candidate(tile.name, cycles, tile))
+        for most in range(limit, 0, -1):
+            th, tw = _fit_rows(size.height, size.width, most)
+            tile = Tile(th, tw, vectors, lanes, cost.sets(machine, th * tw * vectors))
+            cycles = cost.tile_cycles(machine, size, th, tw, vectors, lanes)
+            if most == limit:
+                found.append(Candidate(tile.name, cycles, tile))
+            else:
+                lower.setdefault(tile.name, Candidate(tile.name, cycles, tile))
     # Of equal ones, two vectors.
-    return best_first(sorted(found, key=lambda candidate: abs(candidate.value.vectors - 2)))
+    found.sort(key=lambda candidate: abs(candidate.value.vectors - 2))
+    known = {candidate.name for candidate in found}
+    others = [candidate for name, candidate in lower.items() if name not in known]
+    return [*best_first(found), *best_first(others)]
 
 
 def _raised(c: Contraction, size: cost.Product) -> cost.Product:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from tfc.compiler.cost.choice import Candidate
 from tfc.compiler.cost.expression import estimate
 from tfc.compiler.lower.contract import (
     Contraction,
@@ -132,7 +133,12 @@ class ContractionSchedule:
         self.parts = () if self.open is None else parts_of(tile, self.open, target)
 
     def emit(self) -> None:
-        loops = [*self.c.batch, self.panel, *self.c.rows[:-2], *self.tiles]
+        rows, panel = [*self.c.rows[:-2], *self.tiles], [self.panel]
+        orders = [
+            Candidate("panels", 0.0, [*panel, *rows]),
+            Candidate("rows", 0.0, [*rows, *panel]),
+        ]
+        loops = [*self.c.batch, *self.e.chooser.choose("order", orders)]
         with parallel_loops(self.e, [it for it in loops if it.extent != 1], self._cycles(),
                             self.hints), self.e.scope({}):  # fmt: skip
             units = {it.name: self.e.index(0) for it in loops if it.extent == 1}

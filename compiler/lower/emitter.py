@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from tfc.compiler.cost.choice import Chooser
+from tfc.compiler.cost.nest import MOST_STEP
 from tfc.compiler.lower.dependence import POSITIONS, Names
 from tfc.compiler.lower.scalars import NARROW_FLOATS, identity, scalar_op
 from tfc.ir.body import (
@@ -43,9 +44,6 @@ from tfc.ir.dims import (
 )
 from tfc.ir.loop.build import LoopBuilder
 from tfc.ir.types import I64, ScalarType, VectorType
-
-# Lanes further apart than this are gathered one by one.
-MOST_STEP = 4
 
 
 @dataclass(eq=False)

@@ -498,7 +498,8 @@ class KernelBuilder:
         known = dict(places)
         for nest in nests:
             nest = self._in_loop_order(nest, known)
-            plan = Planner(nest, self.target, self.hints, self._constants(nest)).plan()
+            constants = self._constants(nest)
+            plan = Planner(nest, self.target, self.hints, constants, self.chooser).plan()
             nest = self._relayout(nest, plan, known)
             for value in _reads(nest):
                 if value not in reads and value not in written:
@@ -508,7 +509,7 @@ class KernelBuilder:
         return self._function(name, reads, written, known, schedules, parts)
 
     def _nest(self, e: Emitter, nest: Nest, plan: Plan) -> None:
-        found = window.match(nest, plan, self.target)
+        found = window.match(nest, plan, self.target, self.chooser)
         turned = None if e.aliased else transposed.match(nest, self.target)
         if found is not None:
             window.WindowSchedule(e, found, self.target, self.hints).emit()

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
 
 from tfc.compiler.cost import tasks
 from tfc.compiler.cost.expression import estimate, work
+from tfc.compiler.cost.nest import ACCUMULATORS, MANY_ROWS, unrollings
 from tfc.compiler.lower.compose import Nest
 from tfc.compiler.lower.dependence import POSITIONS
 from tfc.compiler.lower.emitter import Emitter, Lane
@@ -38,9 +40,6 @@ from tfc.ir.dims import (
     symbols_of,
 )
 
-ACCUMULATORS = 4
-# From so many rows on, rows alone make tasks; below, the vectorised loop is cut, too.
-MANY_ROWS = 64
 # Inside tasks, the iterator that is the number of the thread: what scratch memory is divided by.
 WORKER = "worker"
 
@@ -63,6 +62,11 @@ class NestSchedule:
             for r in self.reduces
             if id(r) in _unguarded(nest) and self.e.free(r).isdisjoint(bound)
         ]
+
+    @cached_property
+    def accumulators(self) -> int:
+        """Sums that run side by side."""
+        return self.e.chooser.choose("unroll", unrollings())
 
     # -- emission -------------------------------------------------------------------------------
 
@@ -117,7 +121,7 @@ class NestSchedule:
 
         One accumulator alone waits for its own last addition.
         """
-        block = width * ACCUMULATORS
+        block = width * self.accumulators
         done = start + floordiv(end - start, block) * block
         if len(self.reduces) != 1 or not self.staged or self.plan.inner or done == start:
             return start
@@ -125,7 +129,7 @@ class NestSchedule:
         with self.e.loop(lane, start, done, block), self.e.vectorised(Lane(lane.name, width)):
             base = self.e.index(lane.dim)
             copies = [{lane.name: base}]
-            for i in range(1, ACCUMULATORS):
+            for i in range(1, self.accumulators):
                 copies.append({lane.name: self.e.b.add(base, self.e.index(i * width))})
             totals = self.e.reduce(reduce, copies)
             for copy, total in zip(copies, totals, strict=True):
@@ -235,8 +239,8 @@ class VectorReduction:
         self.reduce = reduce
         extent = reduce.iters[-1].extent
         self.width = min(width, power_above(extent)) if isinstance(extent, int) else width
-        unrolled = floordiv(extent, self.width * ACCUMULATORS)
-        self.accumulators = 1 if unrolled == 0 else ACCUMULATORS
+        unrolled = floordiv(extent, self.width * schedule.accumulators)
+        self.accumulators = 1 if unrolled == 0 else schedule.accumulators
 
     def emit(self) -> Value:
         e, reduce = self.e, self.reduce
@@ -284,7 +288,7 @@ class VectorReduction:
     def _copies(self, last: Iter) -> list[dict[str, Value]]:
         base = self.e.index(last.dim)
         copies = [{last.name: base}]
-        for i in range(1, ACCUMULATORS):
+        for i in range(1, self.accumulators):
             offset = self.e.index(i * self.width)
             copies.append({last.name: self.e.b.add(base, offset)})
         return copies

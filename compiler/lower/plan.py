@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from tfc.compiler.cost import nest as cost
+from tfc.compiler.cost.choice import Candidate, Chooser, best_first
 from tfc.compiler.cost.expression import estimate
 from tfc.compiler.lower.compose import Nest
 from tfc.compiler.lower.dependence import POSITIONS, Names
-from tfc.compiler.lower.emitter import MOST_STEP
 from tfc.compiler.lower.normal import reductions
 from tfc.compiler.target import Target
 from tfc.ir.body import Expr, Iter, Keep, Load, walk
@@ -17,8 +18,6 @@ from tfc.ir.dims import Dim, DimLike, coefficient, product, symbols_of
 from tfc.ir.types import DType
 
 MAX_LANES = 64
-# Operations that bring the lanes of accumulators together at the end of a vector reduction.
-HORIZONTAL = 20.0
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,10 @@ class Planner:
         target: Target,
         hints: Mapping[str, int],
         free_layout: Collection[Value] = (),
+        chooser: Chooser | None = None,
     ) -> None:
         self.nest = nest
+        self.chooser = chooser or Chooser()
         self.target = target
         self.hints = hints
         self.free_layout = free_layout
@@ -116,46 +117,46 @@ class Planner:
         return 1 if free else step
 
     def _lane_cost(self, it: Iter, width: int, folded: int = 1) -> float:
-        """Memory operations an element when `it` is vectorised, lower is better.
-
-        folded: how many elements are read for one that is stored.
-        """
+        """Accesses of memory an element when `it` is vectorised, see `cost.nest.lane_cost`."""
         extent = max(estimate(it.extent, self.hints), 1)
         lanes = min(width, power_above(extent))
-        used = extent / (-(-extent // lanes) * lanes)
-        total = 0.2
-        for step, store in self._steps(it.name):
-            cost = 1.0
-            if step != 1:
-                few = isinstance(step, int) and 1 < step <= MOST_STEP and not store
-                cost = step + 0.5 if few else lanes * (1.5 if store else 1.0)  # type: ignore[operator]
-            total += cost / folded if store else cost
-        return total / (lanes * used)
+        return cost.lane_cost(self._steps(it.name), extent, lanes, folded)
 
     def _best_lane(self, order: Sequence[Iter]) -> Iter | None:
         width = self._max_width()
-        costs = [(self._lane_cost(it, width), -i) for i, it in enumerate(order)]
-        if not costs:
-            return None
-        best = min(costs)
-        return order[-best[1]] if best[0] < 1.5 else None
+        # Of equal ones the innermost.
+        lanes: list[tuple[str, float, Iter | None]] = [("none", cost.MOST_ACCESSES, None)]
+        for i, it in enumerate(order):
+            lanes.insert(0, (f"{i}", self._lane_cost(it, width), it))
+        return self._chosen(lanes)
 
     def _row_lane(self, rows: Sequence[Iter], width: int) -> Iter | None:
         """The row iterator whose lanes beat vectorising along the rows, if there is one."""
-        rows = [it for it in rows if it.extent != 0]
-        if not rows or width < 2:
+        if width < 2:
             return None
         along = 0.0
         folded = 1
         for reduce in self.reduces:
             size = estimate(product(it.extent for it in reduce.iters), self.hints)
             folded = max(folded, size)
-            cost = 1.0
+            each = 1.0
             if reduce.iters and reduce.kind not in POSITIONS:
-                cost = self._lane_cost(reduce.iters[-1], width) + HORIZONTAL / max(size, 1)
-            along = max(along, cost)
-        best = min(rows, key=lambda it: self._lane_cost(it, width, folded))
-        return best if self._lane_cost(best, width, folded) < along else None
+                each = self._lane_cost(reduce.iters[-1], width) + cost.HORIZONTAL / max(size, 1)
+            along = max(along, each)
+        lanes: list[tuple[str, float, Iter | None]] = [
+            (f"{i}", self._lane_cost(it, width, folded), it)
+            for i, it in enumerate(rows)
+            if it.extent != 0
+        ]
+        return self._chosen([("along", along, None), *lanes])
+
+    def _chosen(self, lanes: Sequence[tuple[str, float, Iter | None]]) -> Iter | None:
+        """The iterator that is vectorised, of those with a name and accesses an element."""
+        elements = estimate(product(it.extent for it in self.nest.iters), self.hints)
+        candidates = [
+            Candidate(name, accesses * max(elements, 1), it) for name, accesses, it in lanes
+        ]
+        return self.chooser.choose("lane", best_first(candidates))
 
 
 def dynamic_entries(node: Load | Keep) -> list[Expr]:

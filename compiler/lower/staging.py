@@ -7,13 +7,11 @@ it into the output's own row, the next reads it there instead of computing it ag
 from __future__ import annotations
 
 from tfc.compiler.cost.expression import work
+from tfc.compiler.cost.nest import KEPT_WORK
 from tfc.compiler.lower.compose import Composer, Nest, Output
 from tfc.compiler.lower.normal import reductions
 from tfc.ir.body import Expr, Keep, Load, Number, Reduce, loads, rewrite
 from tfc.ir.core import Value
-
-# Reading back costs about a load and a store; recomputing less than this is cheaper.
-LEAST_WORK = 8.0
 
 
 def candidate(composer: Composer, result: Value) -> Value | None:
@@ -23,7 +21,7 @@ def candidate(composer: Composer, result: Value) -> Value | None:
         if value.type != result.type or len(exprs) < 2 or value is result:
             continue
         cost = _own_work(exprs[0])
-        if cost >= LEAST_WORK:
+        if cost >= KEPT_WORK:
             found.append((cost, value))
     return max(found, key=lambda pair: pair[0])[1] if found else None
 

@@ -11,7 +11,10 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tfc.compiler.cost.choice import Chooser
 from tfc.compiler.cost.expression import estimate, work
+from tfc.compiler.cost.machine import machine_of
+from tfc.compiler.cost.nest import window_tiles
 from tfc.compiler.lower.compose import Nest
 from tfc.compiler.lower.dependence import POSITIONS
 from tfc.compiler.lower.emitter import Emitter
@@ -39,8 +42,6 @@ from tfc.ir.dims import (
 MOST_TAPS = 32
 # Stands for the finished reduction in an epilogue.
 TOTAL = "total"
-# Output rows x columns in registers, by the number of vector registers.
-TILES = {32: (4, 2), 16: (2, 2)}
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Window:
     axes: tuple[Axis, ...]
 
 
-def match(nest: Nest, plan: Plan, target: Target) -> Window | None:
+def match(nest: Nest, plan: Plan, target: Target, chooser: Chooser) -> Window | None:
     """Recognise a window whose lanes are an output iterator and whose tile has overlap."""
     found = reductions(nest)
     if len(found) != 1 or len(nest.outputs) != 1 or plan.inner or plan.lane is None:
@@ -91,9 +92,10 @@ def match(nest: Nest, plan: Plan, target: Target) -> Window | None:
         return None
     if any(isinstance(node, Guard) for node in walk(nest.outputs[0].expr) if node is not reduce):
         return None
-    axes = _axes(_sliding(plan.rows, reduce)[-2:], *TILES.get(target.vector_registers, (2, 2)))
-    if not axes:
+    sliding = _sliding(plan.rows, reduce)[-2:]
+    if not sliding:
         return None
+    axes = _axes(sliding, *chooser.choose("tile", window_tiles(machine_of(target))))
     names = {axis.it.name for axis in axes}
     outer = tuple(it for it in plan.rows if it.name not in names)
     return Window(nest, plan, reduce, outer, tuple(axes))

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tfc.compiler.cost.choice import Chooser
 from tfc.compiler.lower.compose import Nest
 from tfc.compiler.lower.contract import Array, Factor, constant_view, factors, stride_of
 from tfc.compiler.lower.emitter import Emitter
@@ -113,7 +114,7 @@ def find(nest: Nest, plan: Plan, target: Target) -> DotWindow | None:
     """Recognise a window of bytes by bytes where `dot` is an instruction."""
     if not target.multiplies_bytes or not target.has_dot(U8, plan.width):
         return None
-    window = match(nest, plan, target)
+    window = match(nest, plan, target, Chooser())
     if window is None or product(it.extent for it in window.reduce.iters) > MOST_TAPS:
         return None
     sides = factors(window.reduce)

@@ -129,18 +129,17 @@ def test_every_candidate_computes_the_same(symbolic: bool) -> None:
     builder = builder_of(module, options(), Chooser(record=True))
     builder.build()
     wanted = compile_in_process(lambda: network(symbolic), options(), 1)(x, y)
-    kinds = set()
-    for work in works(builder):
-        for decision in work.site.decisions:
-            kinds.add(decision.kind)
-            for name, _ in decision.candidates:
-                if name == decision.chosen:
-                    continue
-                tuned = {work.site.key: {decision.kind: name}}
-                run = compile_in_process(lambda: network(symbolic), options(tuned=tuned), 1)
-                for found, expected in zip(run(x, y), wanted, strict=True):
-                    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-4)
-    assert kinds >= {"algorithm", "tile", "tasks"}
+    decisions = {work.site.key: work.site.decisions for work in works(builder)}
+    every = [decision for found in decisions.values() for decision in found]
+    assert {d.kind for d in every} >= {"algorithm", "lane", "order", "tasks", "tile", "unroll"}
+    for turn in range(max(len(decision.candidates) for decision in every)):
+        tuned = {
+            key: {d.kind: d.candidates[turn % len(d.candidates)][0] for d in found}
+            for key, found in decisions.items()
+        }
+        run = compile_in_process(lambda: network(symbolic), options(tuned=tuned), 1)
+        for found, expected in zip(run(x, y), wanted, strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-4)
 
 
 def test_what_is_not_tuned_stays_as_it_is() -> None:
