@@ -17,7 +17,6 @@ from tests.support import ROOT
 from tfc.cli.main import COMMANDS
 from tfc.cli.report import Progress
 from tfc.compiler.version import VERSION
-from tfc.graph import Graph
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 Y = np.maximum(X * SCALE + 1, 0)
@@ -477,16 +476,13 @@ def test_run_shows_outputs_as_long_as_they_are(cli: Command, counting: Path) -> 
     assert "z: float32[4]\n  [1., 3., 1., 3.]" in done.out
 
 
-def test_verify_of_bf16_shows_what_rounding_alone_does(cli: Command, tmp_path: Path) -> None:
-    source = tfc.placeholder((4, 16), "f32", name="x")
-    weights = np.random.default_rng(0).standard_normal((16, 4)).astype(np.float32)
-    path = tmp_path / "product.tfc"
-    path.write_text(Graph.of({"y": source @ weights}, [source]).text())
+def test_verify_of_bf16_shows_what_rounding_alone_does(cli: Command) -> None:
+    pytest.importorskip("onnx")
+    path = DIGITS / "digits.onnx"
     result = cli("verify", path, "--dtype", "bf16")
     assert (result.code, "rounding alone" in result.out) == (0, True)
     (row,) = cli("verify", path, "--dtype", "bf16", "--json").json["results"]
-    assert row["relative"] == pytest.approx(row["rounding"], rel=1e-2)
-    assert row["rounding"] > 1e-4
+    assert 1e-4 < row["relative"] < 1.1 * row["rounding"]
     assert "rounding" not in cli("verify", path, "--json").json["results"][0]
 
 
