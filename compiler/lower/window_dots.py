@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tfc.compiler.cost.choice import Chooser
+from tfc.compiler.cost.expression import estimate
 from tfc.compiler.lower.compose import Nest
 from tfc.compiler.lower.contract import Array, Factor, constant_view, factors, stride_of
 from tfc.compiler.lower.emitter import Emitter
@@ -33,6 +34,8 @@ GROUP = 4
 MOST_TAPS = 64
 # Instructions that interleave a group, and how many dots a tile may be unrolled to.
 INTERLEAVE, MOST_DOTS = 5, 256
+# Instructions from a sum to the byte that is stored, and how many are issued a cycle.
+END, ISSUED = 10, 2.5
 # Registers beside the accumulators, and the most outputs along an axis of a tile.
 SPARED, MOST_SIZE = 8, 8
 
@@ -101,6 +104,11 @@ class DotWindow:
             for i in range(high):
                 found.setdefault(offset + apart * i, []).append((i, number))
         return found
+
+    def counts(self, rows: Mapping[DimLike, Sequence[tuple[int, int]]]) -> tuple[int, int]:
+        """How many groups of pixels a tile of such `rows` reads, and how many dots it takes."""
+        groups = len(rows) * len({group for _, group in self.variants})
+        return groups, sum(map(len, rows.values())) * len(self.variants)
 
     @property
     def padded(self) -> int:
@@ -177,8 +185,7 @@ def _tiled(found: DotWindow, target: Target) -> DotWindow:
             if high * wide > target.vector_registers - SPARED:
                 break
             tiled = found.of_size(high, wide)
-            groups = len(rows) * len({group for _, group in tiled.variants})
-            dots = sum(map(len, rows.values())) * len(tiled.variants)
+            groups, dots = tiled.counts(rows)
             used = [n / (math.ceil(n / axis.size) * axis.size)
                     for n, axis in zip(most, tiled.window.axes, strict=True)]  # fmt: skip
             cost = (INTERLEAVE * groups + dots) / (high * wide * math.prod(used))
@@ -215,6 +222,17 @@ class DotWindowSchedule(WindowSchedule):
         super().__init__(emitter, found.window, target, hints)
         self.found = found
         self.weights = weights
+
+    def _cycles(self) -> float:
+        axes = self.w.axes
+        groups, dots = self.found.counts(self.found.rows(axes[0].size if len(axes) > 1 else 1))
+        outputs = math.prod(axis.size for axis in axes)
+        vectors = self.found.padded // self.w.plan.width
+        cycles = (INTERLEAVE * groups + dots + END * outputs) / ISSUED * vectors
+        for axis in axes:
+            if not axis.is_static:
+                cycles *= estimate(axis.it.extent, self.hints) / axis.size
+        return cycles
 
     def _totals(self, places: Sequence[Mapping[str, DimLike]], axes: Sequence[Axis]) -> list[Value]:
         found = self.found.of_size(axes[0].size, axes[-1].size)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import compare, report
+from benchmarks import compare, int8, report
 from benchmarks.models import DIGITS, locate, names_of, random_feeds, relative_error
 from benchmarks.peers import TFC, OnnxRuntime
 from benchmarks.probe import Probe, probe
@@ -41,6 +41,18 @@ def test_a_model_is_quantised_before_it_is_measured(capsys: pytest.CaptureFixtur
     (row,) = json.loads(capsys.readouterr().out)
     assert "int8" in row["model"]
     assert 0 <= row["entries"]["onnxruntime"]["difference"] < 0.05
+
+
+def test_a_quantised_model_is_measured_beside_its_f32_form(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("onnxruntime")
+    calls = [str(DIGITS), "--threads", "1", "--rounds", "1", "--seconds", "0.01"]
+    assert int8.main(calls) == 0
+    table = capsys.readouterr().out
+    assert "tfc / tfc-f32" in table
+    assert "digits_int8" in table
+    assert int8.main(["no-such-model"]) == 2
 
 
 def test_a_model_that_cannot_be_compiled_is_a_failed_row(
