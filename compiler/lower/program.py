@@ -20,6 +20,7 @@ from tfc.compiler.lower.storage import (
     RootKind,
     Storage,
     is_control,
+    is_counted,
     is_data,
     is_dense,
     shape_of,
@@ -160,6 +161,11 @@ class ProgramBuilder:
         attrs: LoopAttrs = op.attrs
         parts = split_operands(attrs, op.operands)
         inits = [self._dense(value, op) for value in parts.carried]
+        for value in parts.scanned:
+            place = self.storage.place(value)
+            if is_counted(place.root.value):
+                whole = self.storage.place(place.root.value)
+                self._call([self.kernels.copy_to(place.root.value, whole)], op)
         memory = self.storage.loop(op)
         for carry, init in zip(memory.carries, inits, strict=True):
             for root in (carry.current, carry.result):

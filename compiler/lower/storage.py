@@ -120,6 +120,20 @@ def is_data(op: Op) -> bool:
     return op.name in ("constant", "dims")
 
 
+def is_counted(value: Value) -> bool:
+    """Whether the value is of dims that a loop takes apart, so that a run has to write them."""
+    return value.op is not None and value.op.name == "dims" and _is_taken_apart(value)
+
+
+def _is_taken_apart(value: Value) -> bool:
+    for op, _ in value.uses:
+        if op.name == "loop" and value in split_operands(op.attrs, op.operands).scanned:
+            return True
+        if _may_view(op) and _is_taken_apart(op.result):
+            return True
+    return False
+
+
 def is_control(op: Op) -> bool:
     """Whether the op becomes branches or loops around what is in its regions."""
     return op.defn.infer_regions is not None  # type: ignore[attr-defined]
@@ -346,7 +360,8 @@ class Storage:
         if viewed is not None:
             return viewed
         strides, size = storage_strides(value)
-        kind = RootKind.CONSTANT if is_data(value.op) else RootKind.TEMP
+        known = is_data(value.op) and not is_counted(value)
+        kind = RootKind.CONSTANT if known else RootKind.TEMP
         return Place(Root(kind, value, size), 0, strides)
 
     def output_place(self, value: Value, position: int) -> Place:

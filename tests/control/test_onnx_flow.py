@@ -341,6 +341,17 @@ def test_scan_takes_apart_and_stacks_along_any_axis(axis: int, backward: int) ->
         np.testing.assert_allclose(found["all"], stack, rtol=1e-5)
 
 
+def test_scan_takes_apart_an_open_shape() -> None:
+    graph = body([node("Abs", ["d"], ["a"])], [declared("d", INT64)], ["a"])
+    nodes = [
+        node("Shape", ["x"], ["shape"]),
+        node("Scan", ["shape"], ["dims"], body=graph, num_scan_inputs=1),
+    ]
+    x = floats(2, 3, 5)
+    proto = make_model(nodes, [value_info("x", x, ["A", 3, "B"])], ["dims"], 16)
+    agrees(proto, {"x": x}, {"x": floats(4, 3, 1)})
+
+
 def test_scans_of_the_first_kind_run_for_each_of_a_batch() -> None:
     nodes = [node("Add", ["s", "row"], ["s1"]), node("Identity", ["s1"], ["m"])]
     graph = body(nodes, [declared("s", FLOAT, [2]), declared("row", FLOAT, [2])], ["s1", "m"])

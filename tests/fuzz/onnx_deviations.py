@@ -198,7 +198,10 @@ DEVIATIONS: dict[str, Sequence[Deviation]] = {
     **dict.fromkeys(("Div", "Mod"), (_DIVISION,)),
     **dict.fromkeys(("Cast", "CastLike"), (_CAST,)),
     **dict.fromkeys(
-        ("ReduceMax", "ReduceMin", "ArgMax", "ArgMin", "TopK", "GlobalMaxPool", "Hardmax"),
+        (
+            "ReduceMax", "ReduceMin", "ArgMax", "ArgMin", "TopK", "GlobalMaxPool", "Hardmax",
+            "MaxRoiPool",
+        ),
         (_ORDER,),
     ),
     **{f"Reduce{n}": (_SUM, _EMPTY) for n in ("Sum", "Prod", "L1", "L2", "SumSquare")},
@@ -254,7 +257,13 @@ DEVIATIONS: dict[str, Sequence[Deviation]] = {
         Deviation("integers go through f32", _large_integers),
     ),
     "Upsample": (_LOST, Deviation("integers go through f32", _large_integers)),
-    **dict.fromkeys(("DFT", "STFT"), (Deviation("infinities are not of the formula", _no_finite),)),
+    **dict.fromkeys(
+        ("DFT", "STFT"),
+        (
+            Deviation("infinities are not of the formula", _no_finite),
+            Deviation("products with chirps overflow", _huge),
+        ),
+    ),
     **dict.fromkeys(
         ("BlackmanWindow", "HammingWindow", "HannWindow"),
         (
