@@ -5,6 +5,7 @@ Measured in docs/decisions/0010. Costs are counted in accesses of memory, which 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from tfc.compiler.cost.choice import Candidate, best_first
@@ -54,25 +55,39 @@ def unrollings() -> list[Candidate[int]]:
     return [Candidate(f"{count}", 0.0, count) for count in (ACCUMULATORS, 2, 8)]
 
 
-def window_tiles(machine: Machine) -> list[Candidate[tuple[int, int]]]:
-    """Output rows x columns of a window that stay in registers; cycles of one output.
+def window_tiles(machine: Machine, height: int, width: int) -> list[Candidate[tuple[int, int]]]:
+    """Output rows x columns of a window that stay in registers, of height x width in all.
 
     A quarter of the registers holds them, since the taps are unrolled; behind those stand larger
     ones, which tuning may try.
     """
     registers = machine.target.vector_registers
-    shapes = [(high, wide) for high in (8, 4, 2, 1) for wide in (1, 2, 4, 8)]
+    sizes = (1, 2, 4, 8, 16)
+    shapes = [(high, wide) for high in sizes if height > 1 or high == 1 for wide in sizes]
     shapes.sort(key=lambda shape: abs(shape[0] - 2 * shape[1]))
-    found = [Candidate(f"{h}x{w}", _window_cycles(machine, h, w), (h, w)) for h, w in shapes]
+    found: dict[tuple[int, int], Candidate[tuple[int, int]]] = {}
+    for high, wide in shapes:
+        shape = min(high, height), min(wide, width)
+        cycles = (
+            _window_cycles(machine, *shape) * _covered(height, shape[0]) * _covered(width, shape[1])
+        )
+        found.setdefault(shape, Candidate(f"{high}x{wide}", cycles, (high, wide)))
 
     def within(least: int, most: int) -> list[Candidate[tuple[int, int]]]:
-        return best_first([c for c in found if least < c.value[0] * c.value[1] <= most])
+        return best_first([c for shape, c in found.items() if least < math.prod(shape) <= most])
 
-    return [*within(1, registers // 4), *within(registers // 4, registers // 2)]
+    return [*within(0, registers // 4), *within(registers // 4, registers // 2)]
+
+
+def _covered(extent: int, size: int) -> int:
+    """Elements that tiles compute, the last of which overlaps its neighbour."""
+    return math.ceil(extent / size) * size
 
 
 def _window_cycles(machine: Machine, high: int, wide: int) -> float:
-    """Loads of inputs that neighbours share, and of taps, which all share; multiply-adds."""
+    """An output's loads of inputs, which neighbours share, and of taps, which all share, and its
+    multiply-adds.
+    """
     taps = _TAPS * _TAPS
     inputs = (high + _TAPS - 1) * (wide + _TAPS - 1)
     loads = (inputs + taps) / (high * wide * machine.rates.loads)

@@ -509,7 +509,7 @@ class KernelBuilder:
         return self._function(name, reads, written, known, schedules, parts)
 
     def _nest(self, e: Emitter, nest: Nest, plan: Plan) -> None:
-        found = window.match(nest, plan, self.target, self.chooser)
+        found = window.match(nest, plan, self.target, self.hints, self.chooser)
         turned = None if e.aliased else transposed.match(nest, self.target)
         if found is not None:
             window.WindowSchedule(e, found, self.target, self.hints).emit()

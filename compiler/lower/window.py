@@ -79,7 +79,9 @@ class Window:
     axes: tuple[Axis, ...]
 
 
-def match(nest: Nest, plan: Plan, target: Target, chooser: Chooser) -> Window | None:
+def match(
+    nest: Nest, plan: Plan, target: Target, hints: Mapping[str, int], chooser: Chooser
+) -> Window | None:
     """Recognise a window whose lanes are an output iterator and whose tile has overlap."""
     found = reductions(nest)
     if len(found) != 1 or len(nest.outputs) != 1 or plan.inner or plan.lane is None:
@@ -95,7 +97,10 @@ def match(nest: Nest, plan: Plan, target: Target, chooser: Chooser) -> Window | 
     sliding = _sliding(plan.rows, reduce)[-2:]
     if not sliding:
         return None
-    axes = _axes(sliding, *chooser.choose("tile", window_tiles(machine_of(target))))
+    above = [it.extent for it in sliding[:-1] if isinstance(it.extent, int)]
+    width = max(estimate(sliding[-1].extent, hints), 1)
+    tiles = window_tiles(machine_of(target), above[0] if above else 1, width)
+    axes = _axes(sliding, *chooser.choose("tile", tiles))
     names = {axis.it.name for axis in axes}
     outer = tuple(it for it in plan.rows if it.name not in names)
     return Window(nest, plan, reduce, outer, tuple(axes))

@@ -122,7 +122,7 @@ def find(nest: Nest, plan: Plan, target: Target) -> DotWindow | None:
     """Recognise a window of bytes by bytes where `dot` is an instruction."""
     if not target.multiplies_bytes or not target.has_dot(U8, plan.width):
         return None
-    window = match(nest, plan, target, Chooser())
+    window = match(nest, plan, target, {}, Chooser())
     if window is None or product(it.extent for it in window.reduce.iters) > MOST_TAPS:
         return None
     sides = factors(window.reduce)
