@@ -11,22 +11,22 @@ from dataclasses import dataclass
 DOT, LATENCY = 16, 52
 # Of what loads of tiles take, 8 cycles each, the part that products do not hide.
 LOAD = 8 * 0.25
-# Of a row of sums through memory to the epilogue, of a copied row, of a block's begin and end, and
-# of a task's, which configures the tiles.
+# Of a row of sums through memory to the epilogue, of a copied vector, of a block's begin and end,
+# and of a task's, which configures the tiles.
 LINE, COPY, BLOCK, TASK = 2, 2, 60, 100
 
 
 @dataclass(frozen=True)
 class Blocks:
     """Sizes of a product by blocks of high x wide tiles of sums. lines: rows of a block; chunks:
-    tiles along a sum; copies: rows copied for a block; count: how many blocks there are.
+    tiles along a sum; copies: vectors of rows copied for a block; count: how many blocks there are.
     """
 
     high: int
     wide: int
     lines: int
     chunks: int
-    copies: int
+    copies: float
     count: int
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from tfc.compiler.cost.choice import Candidate, Chooser, Site, best_first
 from tfc.compiler.cost.expression import estimate
@@ -16,6 +17,7 @@ from tfc.compiler.lower import (
     narrow,
     staging,
     tiles,
+    tiles_copied,
     transposed,
     window,
     window_dots,
@@ -86,6 +88,7 @@ class Group:
         return Group("_".join(dict.fromkeys(kinds)) or "copy", inner, outer, pairs)
 
 
+AnyTiles: TypeAlias = "tiles.TilePlan | tiles_copied.CopyPlan"
 Made = Callable[[Module, Function], None]
 
 
@@ -376,30 +379,30 @@ class KernelBuilder:
         def constant() -> Array:
             return self.data.array_of(place.root)[_int(place.offset) :]
 
-        def tiled(plan: tiles.TilePlan) -> Callable[[], tiles.TilePlan]:
+        def tiled(plan: AnyTiles) -> Callable[[], AnyTiles]:
             return lambda: plan
 
         every: list[Candidate[Callable[[], object]]]
         every = [*fast.candidates(c, constant, self.target, self.hints, self.fast, direct)]
-        every += [
-            Candidate(x.name, x.cycles, tiled(x.value))
-            for x in tiles.plans(c, self.target, self.hints)
-        ]
+        for plans in (tiles.plans, tiles_copied.plans):
+            for x in plans(c, self.target, self.hints):
+                every.append(Candidate(x.name, x.cycles, tiled(x.value)))
         if not every:
             return None
         every.append(Candidate("direct", direct, lambda: c))
         found = self.chooser.first("algorithm", best_first(every), lambda make: make())
-        if isinstance(found, tiles.TilePlan):
+        if isinstance(found, (tiles.TilePlan, tiles_copied.CopyPlan)):
             return self._tiled(name, c, found, constant())
         return self._fast(name, found) if isinstance(found, fast.Fast) else None
 
-    def _tiled(
-        self, name: str, c: contract.Contraction, plan: tiles.TilePlan, constant: Array
-    ) -> Step:
+    def _tiled(self, name: str, c: contract.Contraction, plan: AnyTiles, constant: Array) -> Step:
         packed, packed_at = self._constant(plan.pack(c, constant), c.right.load.dtype)
 
         def emit(e: Emitter) -> None:
-            TileSchedule(e, plan, packed, self.hints).emit()
+            if isinstance(plan, tiles_copied.CopyPlan):
+                tiles_copied.CopySchedule(e, plan, packed, self.hints).emit()
+            else:
+                TileSchedule(e, plan, packed, self.hints).emit()
 
         reads = [*_reads(c.nest, skip=c.right.load.value), packed]
         reads += [c.left.load.value] * (c.left.load.value not in reads)

@@ -8,25 +8,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from tfc.compiler.cost import tiles as cost
 from tfc.compiler.cost.choice import Candidate
 from tfc.compiler.cost.expression import estimate
 from tfc.compiler.lower.contract import (
-    LIKELY_ROWS,
     Array,
     Contraction,
     collapse_reduced,
-    pack_constant,
     panel_of,
     stride_of,
     widest_group,
     with_packed_right,
 )
+from tfc.compiler.lower.tiles_base import (
+    FEW_TASKS,
+    LANES,
+    pack_weights,
+    raised,
+    standing_weights,
+)
 from tfc.compiler.target import Target
 from tfc.ir.body import Iter
-from tfc.ir.core import Block, Value
 from tfc.ir.dims import (
     DimLike,
     ceildiv,
@@ -34,24 +36,17 @@ from tfc.ir.dims import (
     minimum,
     product,
     substitute,
-    symbol,
-    symbols_of,
 )
 from tfc.ir.loop.verify import TILE_BYTES, TILE_ROWS
-from tfc.ir.types import TensorType
 
-# Results of a tile along n: a row of 64 bytes, all sums being of four.
-LANES = 16
 # Tiles of sums along the rows and along n. With the tiles of both sides they are eight at most.
 _SHAPES = ((2, 2), (3, 1), (1, 3), (2, 1), (1, 2), (1, 1))
 _UNIT = Iter("unit", 1)
 # So many tiles are summed up at once where further rows use the same weights: both sides of them
 # lie in the first-level cache. Up to LONG_SUM they are not split.
 SUM, LONG_SUM = 8, 12
-# Blocks of rows that share weights, as many as there is memory for their sums; and the tasks that
-# a kernel has at least before blocks do.
+# Blocks of rows that share weights, as many as there is memory for their sums.
 MOST_BLOCKS = 8
-FEW_TASKS = 16
 
 
 @dataclass(frozen=True)
@@ -162,12 +157,7 @@ class TilePlan:
 
     def pack(self, original: Contraction, flat: Array) -> Array:
         """Return weights as [batch][panel][outer][chunk][wide][chunk / group][LANES][group]."""
-        packed = pack_constant(original, self.block, flat)
-        steps = self.full * self.chunk + self.tail
-        rows = packed.reshape(-1, steps, self.block)
-        padded = np.pad(rows, ((0, 0), (0, self.chunks * self.chunk - steps), (0, 0)))
-        split = padded.reshape(-1, self.chunk // self.group, self.group, self.wide, LANES)
-        return np.ascontiguousarray(split.transpose(0, 3, 1, 4, 2)).reshape(-1)
+        return pack_weights(self, original, flat, self.full * self.chunk + self.tail)
 
 
 def plans(c: Contraction, target: Target, hints: Mapping[str, int]) -> list[Candidate[TilePlan]]:
@@ -175,11 +165,10 @@ def plans(c: Contraction, target: Target, hints: Mapping[str, int]) -> list[Cand
     group = widest_group(c)
     if not group or not c.rows or not target.has_tiles(c.left.load.dtype):
         return []
-    hints = _raised(c, hints)
-    value = Value(TensorType(c.right.load.dtype, (0,)), Block(), 0, "packed")
+    hints = raised(c, hints)
     found = []
     for high, wide in _SHAPES:
-        whole = collapse_reduced(with_packed_right(c, value, wide * LANES))
+        whole = collapse_reduced(with_packed_right(c, standing_weights(c), wide * LANES))
         inner = whole.reduced[-1]
         if not isinstance(inner.extent, int) or stride_of(whole.left.address, inner) != 1:
             return []
@@ -189,16 +178,6 @@ def plans(c: Contraction, target: Target, hints: Mapping[str, int]) -> list[Cand
         cycles = cost.tile_cycles(plan.sizes(hints))
         found.append(Candidate(f"tiles {high}x{wide}", cycles, _shared(plan, target, hints)))
     return found
-
-
-def _raised(c: Contraction, hints: Mapping[str, int]) -> Mapping[str, int]:
-    """Hints of LIKELY_ROWS rows at least where a run tells how many, as of other kernels."""
-    missing = -(-LIKELY_ROWS // max(estimate(product(it.extent for it in c.rows[-2:]), hints), 1))
-    for it in reversed(c.rows[-2:]):
-        if not isinstance(it.extent, int):
-            names = symbols_of(it.extent)
-            return {**hints, **{name: missing * estimate(symbol(name), hints) for name in names}}
-    return hints
 
 
 def _with_rows(plan: TilePlan) -> Iterator[TilePlan]:

@@ -1,4 +1,4 @@
-"""The kernel of a contraction on tile registers: its blocks of tiles, and the loops around them.
+"""The kernel of a contraction on tile registers that reads rows where they lie.
 
 What is computed, the blocks and the layout of the weights are those of `tiles`.
 """
@@ -9,19 +9,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from tfc.compiler.cost.tiles import block_cycles
-from tfc.compiler.lower.contract import panel_of, stride_of
-from tfc.compiler.lower.emitter import Emitter, Lane
+from tfc.compiler.lower.contract import stride_of
+from tfc.compiler.lower.emitter import Emitter
 from tfc.compiler.lower.nest import parallel_loops
-from tfc.compiler.lower.tiles import LANES, TilePlan
+from tfc.compiler.lower.tiles import TilePlan
+from tfc.compiler.lower.tiles_base import LANES, TileKernel
 from tfc.ir.body import Iter
 from tfc.ir.core import Value
 from tfc.ir.dims import DimLike, ceildiv, floordiv, maximum, minimum, mod, substitute
-from tfc.ir.loop.nodes import TILE
 from tfc.ir.loop.verify import TILE_BYTES, TILE_ROWS
-from tfc.ir.types import buffer
 
 
-class TileSchedule:
+class TileSchedule(TileKernel):
     """Emits the kernel of a plan. packed: the weights in the plan's layout.
 
     Sums go through memory to the epilogue, which works on vectors.
@@ -30,13 +29,12 @@ class TileSchedule:
     def __init__(
         self, emitter: Emitter, plan: TilePlan, packed: Value, hints: Mapping[str, int]
     ) -> None:
-        self.e = emitter
-        self.b = emitter.b
+        line = TILE_BYTES // plan.c.left.load.dtype.bytes
+        copied = plan.high * TILE_ROWS * line if plan.tail else 0
+        super().__init__(emitter, plan, packed, plan.shared if plan.is_split else 1, copied)
         self.plan = plan
-        self.c = plan.c
-        self.weights = emitter.buffers[packed]
+        self.line_size = line
         self.hints = hints
-        self.panel = panel_of(self.c.n, plan.block)
         self.group = Iter("group", ceildiv(plan.blocks, plan.shared))
         self.slot = Iter("slot", plan.shared)
 
@@ -48,41 +46,11 @@ class TileSchedule:
                 [it for it in loops if it.extent != 1],
                 block_cycles(self.plan.sizes(self.hints)) * self.plan.shared,
                 self.hints,
-                self._registers,
+                self.registers,
             ),
             self.e.scope({it.name: self.e.index(0) for it in loops if it.extent == 1}),
         ):
             self._blocks()
-
-    @contextmanager
-    def _registers(self) -> Iterator[None]:
-        """Memory for sums and copied rows, and the tiles: sums by rows, then both sides."""
-        plan, c = self.plan, self.c
-        slots = plan.shared if plan.is_split else 1
-        self.lines = self.b.alloca(buffer(c.reduce.dtype, slots * self._slot_size()))
-        if plan.tail:
-            self.copied = self.b.alloca(
-                buffer(c.left.load.dtype, plan.high * TILE_ROWS * self._line_size())
-            )
-        size = TILE_ROWS if not isinstance(plan.height, int) else plan.height
-        sums = buffer(c.reduce.dtype, size, LANES, space=TILE)
-        left = buffer(c.left.load.dtype, size, plan.chunk, space=TILE)
-        right = buffer(c.right.load.dtype, plan.chunk // plan.group, LANES * plan.group, space=TILE)
-        count = plan.high * plan.wide
-        self.height = self.e.index(plan.height)
-        types = [*[sums] * count, *[left] * plan.high, *[right] * plan.wide]
-        rows = [*[self.height] * (count + plan.high), *[right.shape[0]] * plan.wide]
-        with self.b.tiles(types, rows) as tiles, self.e.scope({}):
-            self.sums = tiles[:count]
-            self.left, self.right = tiles[count : count + plan.high], tiles[count + plan.high :]
-            yield
-
-    def _slot_size(self) -> int:
-        return self.plan.high * TILE_ROWS * self.plan.block
-
-    def _line_size(self) -> int:
-        """Elements of a copied row, at least those of a tile's."""
-        return TILE_BYTES // self.c.left.load.dtype.bytes
 
     # -- blocks ---------------------------------------------------------------------------------
 
@@ -94,21 +62,13 @@ class TileSchedule:
                 self._finish()
             return
         outer = [*self.plan.outer, *([self.plan.cut] if self.plan.cut is not None else [])]
-        with self._loops(outer), self._slots(), self._block():
+        with self.loops(outer), self._slots(), self._block():
             first = self.e.index(0)
             for it in outer:
                 first = self.b.add(first, self.e.index(it.dim))
             self._add_up(self.b.gt(first, self.e.index(0)))
         with self._slots(), self._block():
             self._finish()
-
-    @contextmanager
-    def _loops(self, iters: Sequence[Iter]) -> Iterator[None]:
-        if not iters:
-            yield
-            return
-        with self.e.loop(iters[0]), self._loops(iters[1:]):
-            yield
 
     @contextmanager
     def _slots(self) -> Iterator[None]:
@@ -148,14 +108,13 @@ class TileSchedule:
 
     def _add_up(self, further: Value | None) -> None:
         """Make the sums of a block, or add to those that are in memory where `further` is true."""
-        for tile in self.sums:
-            self.b.tile_zero(tile)
+        self.zero_sums()
         if further is not None:
             with self.b.if_(further):
                 for i, tile in enumerate(self.sums):
                     self.b.tile_load(tile, self.lines, self._sum_at(i), self.plan.block)
         rows = [self._row(*start) for start in self.starts]
-        with self._loops(self.plan.inner):
+        with self.loops(self.plan.inner):
             self._chunks(rows)
         for i, tile in enumerate(self.sums):
             self.b.tile_store(tile, self.lines, self._sum_at(i), self.plan.block)
@@ -164,7 +123,7 @@ class TileSchedule:
         high, wide = divmod(number, self.plan.wide)
         at = high * TILE_ROWS * self.plan.block + wide * LANES
         slot = self.slot.dim if self.plan.is_split else 0
-        return self.e.index(slot * self._slot_size() + at)
+        return self.e.index(slot * self.slot_size + at)
 
     def _row(self, other: Value, row: Value) -> Value:
         """A view of the left side from the first step of a tile's first row on."""
@@ -210,14 +169,14 @@ class TileSchedule:
         """One product of every tile of sums, of rows that lie in memory."""
         offset = self.e.index(self.plan.left_at(chunk))
         step = self._row_step()
-        self._load_weights(chunk)
+        self.load_weights(chunk)
         for i, row in enumerate(rows):
             self.b.tile_load(self.left[i], row, offset, step)
-            self._dots(i)
+            self.multiply(i)
 
     def _multiply_tail(self, rows: Sequence[Value]) -> None:
         """The same of steps that do not fill a tile, whose rows are copied and filled with 0."""
-        plan, lanes = self.plan, self._line_size()
+        plan, lanes = self.plan, self.line_size
         offset = self.e.index(plan.left_at(plan.full))
         step = self._row_step()
         mask = self.b.tail_mask(self.e.index(0), self.e.index(plan.tail), lanes)
@@ -228,36 +187,22 @@ class TileSchedule:
                 line = self.b.vload(row, [source], lanes, mask=mask)
                 to = self.b.add(place, self.b.mul(loop.index, self.b.index(lanes)))
                 self.b.vstore(line, self.copied, [to])
-        self._load_weights(plan.full)
+        self.load_weights(plan.full)
         for i, (tile, place) in enumerate(zip(self.left, places, strict=True)):
             self.b.tile_load(tile, self.copied, place, lanes)
-            self._dots(i)
-
-    def _load_weights(self, chunk: DimLike) -> None:
-        plan = self.plan
-        at = plan.weights_at(chunk)
-        for j, tile in enumerate(self.right):
-            first = self.e.index(at + j * plan.chunk * LANES)
-            self.b.tile_load(tile, self.weights, first, LANES * plan.group)
-
-    def _dots(self, row: int) -> None:
-        for j, right in enumerate(self.right):
-            self.b.tile_dot(self.left[row], right, self.sums[row * self.plan.wide + j])
+            self.multiply(i)
 
     # -- results --------------------------------------------------------------------------------
 
     def _finish(self) -> None:
         """Evaluate the epilogue on the sums of a block, row by row, and store."""
         for v in range(self.plan.wide):
-            column = self.panel.dim * self.plan.block + v * LANES
-            alone = self._is_alone(v)
-            lane = None if alone else Lane(self.c.n.name, LANES, self._mask(column))
-            with self.e.scope({self.c.n.name: self.e.index(column)}), self.e.vectorised(lane):
+            with self.column(v):
                 for i, (other, row) in enumerate(self.starts):
                     with self.e.scope({self.plan.other.name: other}):
-                        self._lines(i, v, row, alone)
+                        self._lines(i, v, row)
 
-    def _lines(self, tile: int, vector: int, row: Value, alone: bool) -> None:
+    def _lines(self, tile: int, vector: int, row: Value) -> None:
         line = Iter("line", self.plan.height)
         with self.e.loop(line):
             at = self._sum_at(tile * self.plan.wide + vector)
@@ -265,7 +210,7 @@ class TileSchedule:
             number = self.b.add(row, self.e.index(line.dim))
             if self.plan.flat is None:
                 with self.e.scope({self.plan.axis.name: number}):
-                    self._result(here, alone)
+                    self.result(here)
                 return
             y, x = self.plan.flat
             pitch = self.e.index(self.plan.pitch)
@@ -273,23 +218,4 @@ class TileSchedule:
             with self.b.if_(self.b.lt(column, self.e.index(x.extent))):
                 values = {y.name: self.b.div(number, pitch), x.name: column}
                 with self.e.scope(values, conditional=True):
-                    self._result(here, alone)
-
-    def _result(self, at: Value, alone: bool) -> None:
-        """Evaluate and store what becomes of the sums at a place in memory."""
-        (output,) = self.c.nest.outputs
-        total = self.b.load(self.lines, at) if alone else self.b.vload(self.lines, [at], LANES)
-        self.e.remember(self.c.reduce, total)
-        element = self.e.eval_wide(output.expr)
-        self.e.store(output.value, (output.address,), element)
-
-    def _mask(self, column: DimLike) -> Value | None:
-        """The mask of a vector's columns that exist, None where all do in every panel."""
-        if self.c.n.extent % self.plan.block == 0:
-            return None
-        start, end = self.e.index(column), self.e.index(self.c.n.extent)
-        return self.e.cached_mask(column, start, end, LANES)
-
-    def _is_alone(self, vector: int) -> bool:
-        """Whether the vector has one column, stored without a mask, as in `nest.masks_tail`."""
-        return self.panel.extent == 1 and self.c.n.extent - vector * LANES == 1
+                    self.result(here)

@@ -15,7 +15,7 @@ from tests.lower import test_integer_products as integer
 from tests.lower.native import Code
 from tests.lower.test_tiles import EMULATED, convolutions, kernels, product, program_of
 from tfc.compiler.cost import tiles as cost
-from tfc.compiler.lower import tiles
+from tfc.compiler.lower import tiles, tiles_copied
 from tfc.graph import Graph
 from tfc.ir.types import BF16, F32, U8, DType
 
@@ -65,9 +65,10 @@ def test_every_number_of_rows(amx_trap: Trap) -> None:
         np.testing.assert_array_equal(got, x @ w)
 
 
-@pytest.mark.parametrize("parts", [False, True])
-def test_convolutions(parts: bool, amx_trap: Trap, monkeypatch: pytest.MonkeyPatch) -> None:
-    if parts:
+@pytest.mark.parametrize("way", ["whole", "parts", "copied"])
+def test_convolutions(way: str, amx_trap: Trap, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles if way == "copied" else tiles_copied, "plans", lambda *args: [])
+    if way == "parts":
         for name in ("SUM", "LONG_SUM", "FEW_TASKS"):
             monkeypatch.setattr(tiles, name, 2)
     program, inputs, _ = convolutions()

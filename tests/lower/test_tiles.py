@@ -19,7 +19,7 @@ from tfc.compiler.codegen.emit import emit_assembly
 from tfc.compiler.codegen.host import host_target
 from tfc.compiler.codegen.kernel import kernel_text
 from tfc.compiler.cost import tiles as cost
-from tfc.compiler.lower import tiles
+from tfc.compiler.lower import tiles, tiles_copied
 from tfc.compiler.passman import PassContext
 from tfc.compiler.pipeline import run
 from tfc.compiler.target import Target, parse_target
@@ -33,6 +33,7 @@ from tfc.ir.types import BF16, F32, I8, I32, U8, DType, TensorType
 Array = Any
 EMULATED = dataclasses.replace(host_target(), emulates_tiles=True)
 AMX = parse_target("sapphirerapids")
+PLANS_OF_COPIES = tiles_copied.plans
 pytestmark = pytest.mark.skipif(
     not host_target().has("avx512bw"), reason="tiles are emulated by AVX-512"
 )
@@ -40,9 +41,18 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Tiles are used for all that they can compute."""
+    """Tiles of rows where they lie are used for all that they can compute."""
     cycles = cost.tile_cycles
     monkeypatch.setattr(cost, "tile_cycles", lambda sizes: cycles(sizes) * 1e-6)
+    monkeypatch.setattr(tiles_copied, "plans", lambda *args: [])
+    return monkeypatch
+
+
+@pytest.fixture
+def copied(always: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Tiles of copied rows are used for all that they can compute."""
+    monkeypatch.setattr(tiles_copied, "plans", PLANS_OF_COPIES)
+    monkeypatch.setattr(tiles, "plans", lambda *args: [])
     return monkeypatch
 
 
@@ -105,6 +115,18 @@ def test_the_sizes_run_on_tiles(always: pytest.MonkeyPatch) -> None:
             assert len(kernels(program_of(product(*size)[0], EMULATED))) == 1, size
 
 
+def test_products_of_copied_rows_are_exact(copied: pytest.MonkeyPatch) -> None:
+    for few in (1, 100):
+        copied.setattr(tiles_copied, "FEW_TASKS", few)
+        for rows, depth, columns in SIZES:
+            program, w = product(rows, depth, columns)
+            x = whole((rows, depth), rows)
+            if rows > 1 and depth > 1:
+                assert len(kernels(program_of(program, EMULATED))) == 1
+            got = compiled(program)({"x": x})["y"]
+            np.testing.assert_array_equal(got, x @ w, err_msg=str((rows, depth, columns)))
+
+
 @pytest.mark.parametrize("limits", [(1, 1, 2), (2, 2, 3), (3, 5, 8)])
 def test_sums_in_parts_are_exact(limits: tuple[int, int, int], always: pytest.MonkeyPatch) -> None:
     for name, limit in zip(("SUM", "LONG_SUM", "MOST_BLOCKS"), limits, strict=True):
@@ -115,6 +137,14 @@ def test_sums_in_parts_are_exact(limits: tuple[int, int, int], always: pytest.Mo
         x = whole((rows, depth), rows)
         got = compiled(program)({"x": x})["y"]
         np.testing.assert_array_equal(got, x @ w, err_msg=str((rows, depth, columns)))
+
+
+def test_copied_rows_may_be_of_any_number(copied: pytest.MonkeyPatch) -> None:
+    program, w = product("M", 100, 24)
+    run_it = compiled(program)
+    for rows in (0, 1, 2, 31, 32, 33, 200):
+        x = whole((rows, 100), rows)
+        np.testing.assert_array_equal(run_it({"x": x})["y"], x @ w, err_msg=str(rows))
 
 
 @pytest.mark.parametrize("parts", [False, True])
@@ -178,6 +208,25 @@ def test_convolutions_are_exact(parts: bool, always: pytest.MonkeyPatch) -> None
         found = compiled(program, threads=threads)(inputs)
         for i, (name, want) in enumerate(zip(CONVS, wanted, strict=True)):
             np.testing.assert_array_equal(found[f"y{i}"], want, err_msg=name)
+
+
+def test_convolutions_of_copied_rows_are_exact(copied: pytest.MonkeyPatch) -> None:
+    program, inputs, wanted = convolutions()
+    assert len(kernels(program_of(program, EMULATED))) >= 6
+    for threads in (1, 3):
+        found = compiled(program, threads=threads)(inputs)
+        for i, (name, want) in enumerate(zip(CONVS, wanted, strict=True)):
+            np.testing.assert_array_equal(found[f"y{i}"], want, err_msg=name)
+
+
+def test_convolutions_of_copied_bytes_are_exact(copied: pytest.MonkeyPatch) -> None:
+    program, inputs, wanted = integer.convolutions(U8, 0)
+    assert len(kernels(program_of(program, EMULATED))) >= 6
+    found = tfc.compile(program, target=EMULATED, threads=2)(
+        {f"x{i}": x for i, x in enumerate(inputs)}
+    )
+    for i, (name, want) in enumerate(zip(integer.CONVS, wanted, strict=True)):
+        np.testing.assert_array_equal(found[f"y{i}"], want, err_msg=name)
 
 
 @pytest.mark.parametrize(("dtype", "offset"), [(U8, 0), (I8, -128)], ids=["u8", "i8"])
