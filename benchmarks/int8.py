@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import report
-from benchmarks.compare import Plan, Row, compare
+from benchmarks.compare import Plan, Row, choose_engines, compare
 from benchmarks.models import Arrays, locate, prepare
-from benchmarks.peers import DEFAULT_PEERS, PEERS, TFC, Engine, Run
+from benchmarks.peers import DEFAULT_PEERS, TFC, Engine, Run
 from benchmarks.quantise import quantised
 from tfc.ir.errors import TfcError, UsageError
 
@@ -34,8 +34,14 @@ class Unquantised:
         run = TFC.load(self.path, threads)
         names = list(prepare(self.path, {}).cases[0].feeds)
 
+        kept: dict[int, Arrays] = {}
+
         def renamed(feeds: Arrays) -> Arrays:
-            return run(dict(zip(names, feeds.values(), strict=True)))
+            # Made once, so that it is not timed.
+            own = kept.get(id(feeds))
+            if own is None:
+                own = kept[id(feeds)] = dict(zip(names, feeds.values(), strict=True))
+            return run(own)
 
         return renamed
 
@@ -56,11 +62,12 @@ def measure(
 ) -> tuple[list[Row], tuple[Engine, ...]]:
     """Return the rows of a model, and the engines that they compare."""
     plain, narrow = pair(name)
-    peers = [p for p in PEERS if p.name in DEFAULT_PEERS and p.version() is not None]
+    peers = choose_engines(DEFAULT_PEERS["f32"], "f32")[1:]
     engines = (TFC, Unquantised(plain), *peers)
-    return compare(
-        narrow, Plan(engines, tuple(threads), rounds, seconds, {}, memory=False)
-    ), engines
+    rows = compare(narrow, Plan(engines, tuple(threads), rounds, seconds, {}, memory=False))
+    for row in rows:
+        row.model = f"{locate(name).stem if Path(name).is_file() else name} int8"
+    return rows, engines
 
 
 def main(argv: Sequence[str] | None = None) -> int:

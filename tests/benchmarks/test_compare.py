@@ -51,7 +51,7 @@ def test_a_quantised_model_is_measured_beside_its_f32_form(
     assert int8.main(calls) == 0
     table = capsys.readouterr().out
     assert "tfc / tfc-f32" in table
-    assert "digits_int8" in table
+    assert "digits int8" in table
     assert int8.main(["no-such-model"]) == 2
 
 
