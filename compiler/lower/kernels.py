@@ -9,10 +9,12 @@ from typing import TypeAlias
 
 from tfc.compiler.cost.choice import Candidate, Chooser, Site, best_first
 from tfc.compiler.cost.expression import estimate
+from tfc.compiler.cost.machine import machine_of
 from tfc.compiler.lower import (
     attention,
     coarse,
     contract,
+    contract_blocked,
     fast,
     narrow,
     staging,
@@ -25,6 +27,7 @@ from tfc.compiler.lower import (
 from tfc.compiler.lower.attention_kernel import AttentionSchedule
 from tfc.compiler.lower.attention_kernel import Memory as AttentionMemory
 from tfc.compiler.lower.compose import Access, Composer, Nest, Output
+from tfc.compiler.lower.contract_blocked import BlockedSchedule
 from tfc.compiler.lower.contract_kernel import ContractionSchedule, Dots
 from tfc.compiler.lower.data import Array, DataTable
 from tfc.compiler.lower.emitter import Emitter
@@ -351,15 +354,26 @@ class KernelBuilder:
             c = contract.collapse_reduced(c)
         streamed = packed and self._is_large(c)
         written = [output.value for output in c.nest.outputs]
+        machine = machine_of(self.target)
+        blocking = None if dots else contract_blocked.make_plan(c, tile, packed, machine)
+        memory: dict[str, Value] = {}
+        if blocking is not None:
+            for key, size in blocking.scratch.items():
+                memory[key], places[memory[key]] = _scratch(key, size, c.reduce.dtype)
+            written += memory.values()
 
         def schedule(e: Emitter) -> None:
-            ContractionSchedule(e, c, tile, self.hints, packed, streamed, self.target, dots).emit()
+            options = packed, streamed, self.target
+            if blocking is None:
+                ContractionSchedule(e, c, tile, self.hints, *options, dots).emit()
+            else:
+                BlockedSchedule(e, c, blocking, memory, self.hints, *options).emit()
 
         reads = _reads(c.nest, skip=right if packed else None)
         for side in (c.left.load.value, c.right.load.value):
             if side not in reads:
                 reads.append(side)
-        parts = (c, tile, packed, streamed, dots)
+        parts = (c, tile, packed, streamed, dots, blocking, list(memory.values()))
         steps.append(self._function(name, reads, written, places, [schedule], parts))
         return steps
 
