@@ -65,7 +65,7 @@ def test_every_number_of_rows(amx_trap: Trap) -> None:
         np.testing.assert_array_equal(got, x @ w)
 
 
-@pytest.mark.parametrize("way", ["whole", "parts", "copied"])
+@pytest.mark.parametrize("way", [pytest.param("whole", marks=pytest.mark.slow), "parts", "copied"])
 def test_convolutions(way: str, amx_trap: Trap, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiles if way == "copied" else tiles_copied, "plans", lambda *args: [])
     if way == "parts":
