@@ -117,6 +117,25 @@ STRASSEN_LEFT, STRASSEN_RIGHT = 12, 20
 STRASSEN_ROWS = 96
 # Fewer tiles do not repay the weights of Winograd's forms, which are more.
 WINOGRAD_TILES = 16
+# Tiles of a block whose transformed left side and products stay in the second-level cache; of
+# Strassen's one panel of one plane of the weights stays in the first for all of them.
+WINOGRAD_BLOCK, STRASSEN_BLOCK = 28, 112
+# From this many blocks on, each is a task; fewer share the transformed left side. Below the other
+# number blocks are halved, so that threads have equal shares.
+TASK_BLOCKS, FEW_TASKS = 4, 16
+
+
+def winograd_blocks(tiles: int, most: int) -> list[int]:
+    """Into how many blocks tiles are cut, in whole register tiles of `most`, the model's first."""
+    blocks = _equal_blocks(tiles, WINOGRAD_BLOCK, most)
+    if TASK_BLOCKS <= blocks < FEW_TASKS:
+        blocks = _equal_blocks(tiles, WINOGRAD_BLOCK // 2, most)
+    others = [_equal_blocks(tiles, size * WINOGRAD_BLOCK // 2, most) for size in (1, 2, 4)]
+    return list(dict.fromkeys([blocks, *others]))
+
+
+def _equal_blocks(count: int, size: int, most: int) -> int:
+    return math.ceil(count / (most * max(size // most, 1)))
 
 
 def strassen_left(inputs: int, lanes: int) -> float:

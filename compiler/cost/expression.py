@@ -44,3 +44,8 @@ def _op_cost(name: str) -> float:
     if name in MATH:
         return _MATH_COST
     return _DIV_COST if name in ("div", "rem", "sqrt") else 1.0
+
+
+def repeats_free(name: str) -> bool:
+    """Whether computing a scalar op again costs no more than reading its result again."""
+    return _op_cost(name) < _DIV_COST

@@ -14,7 +14,7 @@ from typing import Any
 import numpy.typing as npt
 
 from tfc.compiler.cost import contraction as cost
-from tfc.compiler.cost.choice import Candidate
+from tfc.compiler.cost.choice import Candidate, Chooser
 from tfc.compiler.cost.machine import machine_of
 from tfc.compiler.lower import strassen, winograd
 from tfc.compiler.lower.contract import Contraction, product_of
@@ -48,35 +48,45 @@ def candidates(
     hints: Mapping[str, int],
     algorithms: frozenset[str],
     direct: float,
+    chooser: Chooser,
 ) -> list[Candidate[Make]]:
     """What can compute `c` in fewer multiplications; each gives None where it is not exact enough.
 
     constant: gives the elements that the right side reads. algorithms: of `planes.FAST`.
-    direct: cycles of the register-blocked kernel.
+    direct: cycles of the register-blocked kernel. chooser: decides what is left to decide.
     """
     found: list[Candidate[Make]] = []
     if "winograd" in algorithms:
-        found += _winograd(c, constant, target, hints)
+        found += _winograd(c, constant, target, hints, chooser)
     if "strassen" in algorithms:
         found += _strassen(c, constant, target, direct)
     return [x for x in found if x.cycles < math.inf]
 
 
 def _winograd(
-    c: Contraction, constant: Callable[[], Array], target: Target, hints: Mapping[str, int]
+    c: Contraction,
+    constant: Callable[[], Array],
+    target: Target,
+    hints: Mapping[str, int],
+    chooser: Chooser,
 ) -> list[Candidate[Make]]:
     conv = winograd.match(c)
     if conv is None:
         return []
 
-    def make(plan: winograd.Plan) -> Fast | None:
+    def make(blocks: list[Candidate[winograd.Plan]]) -> Fast | None:
         weights = winograd.weights_of(conv, decode(constant(), c.right.load.dtype))
-        if not winograd.is_exact_enough(plan, weights):
+        if not winograd.is_exact_enough(blocks[0].value, weights):
             return None
+        plan = chooser.choose("block", blocks)
         return Fast(c, plan, winograd.pack_weights(plan, weights), WinogradSchedule)
 
-    plans = winograd.plans(conv, target, hints)
-    return [Candidate(x.name, x.cycles, partial(make, x.value)) for x in plans]
+    found: list[Candidate[Make]] = []
+    for plans in winograd.plans(conv, target, hints):
+        blocks = [winograd.candidate(plan, target, hints) for plan in plans]
+        name, cycles = plans[0].form.name, blocks[0].cycles
+        found.append(Candidate(name, cycles, partial(make, blocks)))
+    return found
 
 
 def _strassen(

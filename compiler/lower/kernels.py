@@ -397,7 +397,9 @@ class KernelBuilder:
             return lambda: plan
 
         every: list[Candidate[Callable[[], object]]]
-        every = [*fast.candidates(c, constant, self.target, self.hints, self.fast, direct)]
+        every = [
+            *fast.candidates(c, constant, self.target, self.hints, self.fast, direct, self.chooser)
+        ]
         for plans in (tiles.plans, tiles_copied.plans):
             for x in plans(c, self.target, self.hints):
                 every.append(Candidate(x.name, x.cycles, tiled(x.value)))

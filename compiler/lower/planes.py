@@ -31,8 +31,6 @@ ERROR_LIMIT = 2e-5
 # A trial of a few hundred outputs is compared with a part of it: the largest error of a million
 # outputs was up to 1.8 times the trial's.
 TRIAL_LIMIT = ERROR_LIMIT / 2
-# From this many blocks on, each is a task; fewer share the transformed left side, see `PlanePlan`.
-TASK_BLOCKS = 4
 # Planes that are multiples of 4 KiB apart would compete for the same few lines of L1.
 PLANE_GAP = 16
 L1_STRIDE = 512
@@ -120,11 +118,6 @@ class PlanePlan:
             self.planes, self.inputs, tiles, blocks, self.turns, self.rows, self.panels,
             self.vectors,
         )  # fmt: skip
-
-
-def equal_blocks(count: int, size: int, most: int) -> int:
-    """Blocks of at most `size` tiles, in whole register tiles of `most`."""
-    return -(-count // (most * max(size // most, 1)))
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from tfc.compiler.cost.contraction import STRASSEN_BLOCK, TASK_BLOCKS
 from tfc.compiler.lower.contract import Contraction, collapse_reduced, constant_view, stride_of
-from tfc.compiler.lower.planes import TASK_BLOCKS, TRIAL_LIMIT, PlanePlan
+from tfc.compiler.lower.planes import TRIAL_LIMIT, PlanePlan
 from tfc.compiler.lower.trial import Arrays
 from tfc.compiler.target import Target
 from tfc.ir.body import Iter
@@ -29,9 +30,6 @@ from tfc.ir.types import F32
 Array = npt.NDArray[Any]
 T = TypeVar("T")
 
-# Tiles of a block: its products stay in the second-level cache, and one panel of one plane of the
-# weights in the first for all of them.
-BLOCK_TILES = 112
 # Inputs that are added one to another; sums of so many are added in memory. The sums of two
 # quarters of so many weights stay in the first-level cache.
 CHUNK = 128
@@ -168,7 +166,7 @@ def _register_tile(
     there is. None where there are fewer outputs than the narrowest tile has.
     """
     found: list[tuple[int, int, int, int, int]] = []
-    blocks = -(-tiles // BLOCK_TILES)
+    blocks = -(-tiles // STRASSEN_BLOCK)
     for vectors in (2, 3) if target.vector_registers >= 32 else (2,):
         if vectors * lanes > outputs:
             break

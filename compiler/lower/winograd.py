@@ -19,7 +19,7 @@ from tfc.compiler.cost.choice import Candidate
 from tfc.compiler.cost.expression import estimate
 from tfc.compiler.cost.machine import machine_of
 from tfc.compiler.lower.contract import Contraction, constant_view, stride_of
-from tfc.compiler.lower.planes import TASK_BLOCKS, TRIAL_LIMIT, PlanePlan, equal_blocks
+from tfc.compiler.lower.planes import TRIAL_LIMIT, PlanePlan
 from tfc.compiler.lower.trial import Arrays
 from tfc.compiler.target import Target
 from tfc.ir.body import Iter, Load
@@ -36,10 +36,6 @@ LEAST_CHANNELS = 32
 # the root of the length of a sum.
 CHUNK = 128
 VECTORS = 2
-# With so many tiles a block's transformed pixels and products stay in the second-level cache.
-BLOCK_TILES = 28
-# Below this many tasks blocks are halved, so that threads have equal shares.
-FEW_TASKS = 16
 
 
 # -- transforms ---------------------------------------------------------------------------------
@@ -221,19 +217,19 @@ def _extent(it: Iter) -> int:
     return it.extent
 
 
-def plans(conv: Convolution, target: Target, hints: Mapping[str, int]) -> list[Candidate[Plan]]:
-    """The plans by each form, and their cycles.
+def plans(conv: Convolution, target: Target, hints: Mapping[str, int]) -> list[list[Plan]]:
+    """The plans by each form, in blocks of several sizes, those of the cost model first.
 
     F(2x2) saves less than a `dot` of narrow elements, where there is one.
     """
-    found = []
     dots = target.has_dot(conv.contraction.left.load.dtype, target.lanes(F32))
-    for form in (F4,) if dots else (F4, F2):
-        tiles = _tiles(conv, form)
-        plan = _plan(conv, form, tiles, max(estimate(tiles, hints), 1), target)
-        cycles = cost.winograd_cycles(machine_of(target), plan.sizes(hints), plan.lanes)
-        found.append(Candidate(form.name, cycles, plan))
-    return found
+    return [_plans(conv, form, target, hints) for form in ((F4,) if dots else (F4, F2))]
+
+
+def candidate(plan: Plan, target: Target, hints: Mapping[str, int]) -> Candidate[Plan]:
+    """A plan with what the cost model thinks of it."""
+    cycles = cost.winograd_cycles(machine_of(target), plan.sizes(hints), plan.lanes)
+    return Candidate(f"{plan.block}", cycles, plan)
 
 
 def is_exact_enough(plan: Plan, weights: Array) -> bool:
@@ -246,12 +242,25 @@ def _tiles(conv: Convolution, form: Form) -> DimLike:
     return product([*(it.extent for it in conv.images), *across])
 
 
-def _plan(conv: Convolution, form: Form, tiles: DimLike, count: int, target: Target) -> Plan:
+def _plans(conv: Convolution, form: Form, target: Target, hints: Mapping[str, int]) -> list[Plan]:
+    tiles = _tiles(conv, form)
+    count = max(estimate(tiles, hints), 1)
     most = (target.vector_registers - VECTORS - 1) // VECTORS
-    blocks = equal_blocks(count, BLOCK_TILES, most)
-    if TASK_BLOCKS <= blocks < FEW_TASKS:
-        blocks = equal_blocks(count, BLOCK_TILES // 2, most)
-    block = -(-count // blocks)
+    return [
+        _plan(conv, form, tiles, -(-count // blocks), most, blocks, target)
+        for blocks in cost.winograd_blocks(count, most)
+    ]
+
+
+def _plan(
+    conv: Convolution,
+    form: Form,
+    tiles: DimLike,
+    block: int,
+    most: int,
+    blocks: int,
+    target: Target,
+) -> Plan:
     return Plan(
         lanes=target.lanes(F32),
         vectors=VECTORS,
@@ -263,7 +272,7 @@ def _plan(conv: Convolution, form: Form, tiles: DimLike, count: int, target: Tar
         rows=-(-block // -(-block // most)),
         chunk=chunks_of(_extent(conv.channels))[0],
         # Of unknown sizes no program holds all the transformed pixels.
-        shared=isinstance(tiles, int) and blocks < TASK_BLOCKS,
+        shared=isinstance(tiles, int) and blocks < cost.TASK_BLOCKS,
         conv=conv,
         form=form,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tfc.compiler.cost.expression import repeats_free
 from tfc.compiler.passman import PassContext
 from tfc.compiler.rewrite import blocks_of, is_dead
 from tfc.ir.body import Apply, ExprBuilder, walk
@@ -15,7 +16,6 @@ from tfc.ir.build import tensor_type
 from tfc.ir.core import Block, Module, Op, Value
 from tfc.ir.dims import DimLike, symbol
 from tfc.ir.location import UNKNOWN
-from tfc.ir.loop.scalar import MATH
 from tfc.ir.opdef import OPS, Kind, NoAttrs, OpDef, Trait
 from tfc.ir.ops.const import constant, dims
 from tfc.ir.types import I8, U8
@@ -24,7 +24,6 @@ MAX_OPS = 48
 MAX_OPERANDS = 20
 # Lowering builds the results of these in place: their operands' kernels write the parts.
 IN_PLACE = frozenset({"concat", "pad"})
-COSTLY = MATH.keys() | {"div", "rem", "sqrt"}
 BYTES = (U8, I8)
 HEAVY = (Kind.CONTRACTION, Kind.WINDOW)
 # What to take in first: an op that others of the group rule out when they come before it.
@@ -114,7 +113,7 @@ def is_cheap(op: Op) -> bool:
         return False
     index = tuple(symbol(f"i{axis}") for axis in range(tensor_type(op.result).rank))
     body = walk(defn.body(ExprBuilder(), op, 0, index))
-    return not any(isinstance(node, Apply) and node.name in COSTLY for node in body)
+    return all(repeats_free(node.name) for node in body if isinstance(node, Apply))
 
 
 @dataclass(frozen=True)
