@@ -36,6 +36,7 @@ from tfc.compiler.lower.nest import NestSchedule
 from tfc.compiler.lower.normal import normalise, reductions
 from tfc.compiler.lower.plan import Plan, Planner
 from tfc.compiler.lower.planes import FAST, Memory
+from tfc.compiler.lower.quotients import without_division
 from tfc.compiler.lower.relayout import (
     Relayout,
     follow_reduction,
@@ -300,6 +301,8 @@ class KernelBuilder:
         self, name: str, nest: Nest, places: Mapping[Value, Place] | None = None
     ) -> list[Step]:
         nest = normalise(keep_floats(nest))
+        if self.target.has_fma:
+            nest = without_division(nest)
         if self.target.lowers:
             nest = coarse.round_early(nest)
         with self.chooser.kernel(lambda: self._key(name, nest)) as site:
