@@ -24,6 +24,7 @@ from tfc.compiler.passes.fold_scale import (
 from tfc.compiler.passes.fuse import fuse
 from tfc.compiler.passes.integer_products import integer_products
 from tfc.compiler.passes.layout import layout
+from tfc.compiler.passes.likely import likely
 from tfc.compiler.passes.lower_precision import lower_precision
 from tfc.compiler.passes.narrow_products import narrow_products
 from tfc.compiler.passes.narrow_weights import narrow_weights
@@ -37,6 +38,7 @@ PASSES = make_table(
     [
         Pass("assume", assume, required=True, min_opt=0),
         Pass("settle", settle, after={"assume": "ops whose assumptions settle a symbol may go"}),
+        Pass("likely", likely, after={"settle": "sizes are expressions over fewer symbols"}),
         Pass("fold-statistics", fold_statistics, rules=STATISTICS_REWRITES.names),
         Pass("integer-products", integer_products),
         Pass(

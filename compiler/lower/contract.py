@@ -8,6 +8,7 @@ are in docs/decisions/0004-contraction-schedule.md.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -161,8 +162,8 @@ def _sort(
         key=lambda it: estimate(stride_of(left.address, it), hints),
         reverse=True,
     )
-    work = product(it.extent for it in (*others, *reduced)) * n.extent
-    if estimate(work, hints) < MIN_WORK or estimate(n.extent, hints) < 2:
+    work = math.prod(max(estimate(it.extent, hints), 1) for it in (*others, *reduced, n))
+    if work < MIN_WORK or estimate(n.extent, hints) < 2:
         return None
     return Contraction(
         nest,

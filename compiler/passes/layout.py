@@ -43,9 +43,21 @@ def _assign(block: Block, lanes: int) -> None:
             continue
         if Trait.VIEW in op.defn.traits or len(op.results) != 1:  # type: ignore[attr-defined]
             continue
-        perm = _transposed_by_users(op) or _grouped(op) or _contracted(op, lanes) or _inherited(op)
+        perm = _computed(op, lanes)
         if perm is not None and perm != tuple(range(len(perm))):
             op.result.encoding = Encoding(perm)
+
+
+def _computed(op: Op, lanes: int) -> tuple[int, ...] | None:
+    """The order of a kernel's result.
+
+    A contraction whose columns are not innermost would pack what it slides over, and fill vectors
+    with few pixels: that its result is transposed later is no reason.
+    """
+    wanted, own = _transposed_by_users(op), _contracted(op, lanes)
+    if wanted is not None and (own is None or own[-1] == wanted[-1]):
+        return wanted
+    return _grouped(op) or own or _inherited(op)
 
 
 def _members(op: Op) -> list[Op]:
@@ -110,8 +122,7 @@ def _contracted(op: Op, lanes: int) -> tuple[int, ...] | None:
     others = [a for a in range(len(iters)) if a not in own]
     order = (*others, *own)
     if not own or order == tuple(range(len(iters))):
-        # A convolution that is transposed in its kernel lies in the order that comes out.
-        return order if own and contraction.name == "conv" else None
+        return order if own else None
     outer = _outer_value(op, x)
     if outer.encoding is None and last_steps.get(x) == 1:
         columns = product(shape[a] for a in own)
