@@ -412,6 +412,32 @@ def test_a_step_of_two_by_two_tiles_is_four_loads_and_four_products() -> None:
     assert not [at for at in returns if trace.index("ldtilecfg") < at < end]
 
 
+@pytest.mark.parametrize("way", ["whole", "parts", "copied"])
+def test_every_form_loads_each_tile_of_a_step_once(
+    way: str, always: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    if way == "copied":
+        request.getfixturevalue("copied")
+    if way == "parts":
+        for name in ("SUM", "LONG_SUM", "FEW_TASKS"):
+            always.setattr(tiles, name, 2)
+    found = kernels(program_of(convolutions()[0], AMX))
+    assert len(found) >= 6
+    for kernel in found:
+        trace = instructions(kernel)
+        assert trace.count("ldtilecfg") == trace.count("tilerelease") > 0
+        steps = [run_ for run_ in innermost(trace) if "tdpbf16ps" in run_]
+        assert steps
+        for step in steps:
+            dots = step.count("tdpbf16ps")
+            # Steps that stand one behind the other without a loop are one run.
+            least = {1: 2, 2: 3, 3: 4, 4: 4}
+            assert any(
+                dots % size == 0 and step.count("tileloadd") == dots // size * loads
+                for size, loads in least.items()
+            ), step
+
+
 def test_bytes_are_multiplied_by_their_own_instruction() -> None:
     found = kernels(layers(U8))
     assert found
