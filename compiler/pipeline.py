@@ -12,7 +12,7 @@ from tfc.compiler.passes.byte_tables import byte_tables
 from tfc.compiler.passes.cse import cse
 from tfc.compiler.passes.dce import dce
 from tfc.compiler.passes.decompose import decompose
-from tfc.compiler.passes.explicit_padding import explicit_padding
+from tfc.compiler.passes.explicit_padding import TAP_REWRITES, explicit_padding, trim_taps
 from tfc.compiler.passes.flow import flow
 from tfc.compiler.passes.fold import fold, fold_dims
 from tfc.compiler.passes.fold_scale import (
@@ -57,11 +57,20 @@ PASSES = make_table(
             },
         ),
         Pass(
+            "trim-taps",
+            trim_taps,
+            after={"decompose": "some decompositions are convolutions"},
+            rules=TAP_REWRITES.names,
+        ),
+        Pass(
             "explicit-padding",
             explicit_padding,
             required=True,
             min_opt=0,
-            after={"decompose": "transposed convolutions decompose to convolutions"},
+            after={
+                "decompose": "transposed convolutions decompose to convolutions",
+                "trim-taps": "it looks at the padding of convolutions",
+            },
         ),
         Pass(
             "fold-dims",

@@ -7,6 +7,7 @@ docs/decisions/0007-winograd.md.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -135,8 +136,10 @@ def both_axes(b: ScalarBuilder[T], fn: Callable[..., list[T]], tile: Sequence[T]
 class Convolution:
     """A contraction that is a 3x3 convolution: output (y, x) reads input (y + ky, x + kx).
 
-    images: the other row iterators. pixel: position of input (y, x) in channel 0; each step of
-    y or x, and of the tap along the same axis, moves it by the same stride.
+    images: the other row iterators. depth: the other reduced ones, as the third axis of a kernel
+    has them, whose steps are as if there were more channels. pixel: position of input (y, x) in
+    channel 0 at depth 0; each step of y or x, and of the tap along the same axis, moves it by the
+    same stride.
     """
 
     contraction: Contraction
@@ -145,19 +148,28 @@ class Convolution:
     x: Iter
     ky: Iter
     kx: Iter
+    depth: tuple[Iter, ...]
     channels: Iter
     pixel: DimLike
 
+    @property
+    def inputs(self) -> int:
+        """Numbers that are multiplied by each tap of ky and kx, and added."""
+        return math.prod(_extent(it) for it in (*self.depth, self.channels))
+
 
 def match(c: Contraction) -> Convolution | None:
-    """Recognise a convolution with 3x3 taps, distance 1 and channels innermost."""
+    """Recognise a convolution with 3x3 taps, distance 1 and channels innermost.
+
+    Of a kernel with more axes these are the two inner ones.
+    """
     f32 = all(side.dtype == F32 and side.load.dtype in (F32, BF16) for side in (c.left, c.right))
     if not f32 or c.batch or c.reduce.dtype != F32:
         return None
     c = _split_taps(c)
-    if len(c.reduced) != 3:
+    if len(c.reduced) < 3 or not all(isinstance(it.extent, int) for it in c.reduced):
         return None
-    ky, kx, channels = c.reduced
+    *depth, ky, kx, channels = c.reduced
     if not (_is_wide(channels) and _is_wide(c.n)) or stride_of(c.left.address, channels) != 1:
         return None
     y, x = (_moving_with(c, tap) for tap in (ky, kx))
@@ -165,7 +177,7 @@ def match(c: Contraction) -> Convolution | None:
         return None
     images = tuple(it for it in c.rows if it not in (y, x))
     pixel = substitute(c.left.address, {it.name: 0 for it in c.reduced})
-    return Convolution(c, images, y, x, ky, kx, channels, pixel)
+    return Convolution(c, images, y, x, ky, kx, tuple(depth), channels, pixel)
 
 
 def _is_wide(channels: Iter) -> bool:
@@ -182,9 +194,9 @@ def _moving_with(c: Contraction, tap: Iter) -> Iter | None:
 
 def _split_taps(c: Contraction) -> Contraction:
     """Take the taps of the inner axis out of the channels, where both sides ran through them."""
-    if len(c.reduced) != 2:
+    *outer, merged = c.reduced
+    if not outer:
         return c
-    merged = c.reduced[1]
     pixels = [stride_of(c.left.address, it) for it in c.rows]
     inner = [size for size in pixels if size * TAPS == merged.extent]
     if not inner or stride_of(c.left.address, merged) != 1:
@@ -198,7 +210,7 @@ def _split_taps(c: Contraction) -> Contraction:
         )
         for side in (c.left, c.right)
     )
-    return replace(c, left=left, right=right, reduced=(c.reduced[0], tap, channel))
+    return replace(c, left=left, right=right, reduced=(*outer, tap, channel))
 
 
 # -- the plan -----------------------------------------------------------------------------------
@@ -265,12 +277,12 @@ def _plan(
         lanes=target.lanes(F32),
         vectors=VECTORS,
         planes=form.products,
-        inputs=_extent(conv.channels),
+        inputs=conv.inputs,
         outputs=_extent(conv.contraction.n),
         tiles=tiles,
         block=block,
         rows=-(-block // -(-block // most)),
-        chunk=chunks_of(_extent(conv.channels))[0],
+        chunk=chunks_of(conv.inputs)[0],
         # Of unknown sizes no program holds all the transformed pixels.
         shared=isinstance(tiles, int) and blocks < cost.TASK_BLOCKS,
         conv=conv,
@@ -282,9 +294,10 @@ def _plan(
 
 
 def weights_of(conv: Convolution, flat: Array) -> Array:
-    """Return the constant right side as a view [output, input, ky, kx] of its elements `flat`."""
-    iters = (conv.contraction.n, conv.channels, conv.ky, conv.kx)
-    return constant_view(conv.contraction.right.address, iters, flat)
+    """Return the constant right side as [output, input, ky, kx], given its elements `flat`."""
+    iters = (conv.contraction.n, *conv.depth, conv.channels, conv.ky, conv.kx)
+    view = constant_view(conv.contraction.right.address, iters, flat)
+    return view.reshape(len(view), conv.inputs, TAPS, TAPS)
 
 
 def pack_weights(plan: Plan, weights: Array) -> Array:

@@ -8,9 +8,10 @@ the products are transformed into outputs, on which the epilogue is evaluated.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from tfc.compiler.cost import contraction as cost
+from tfc.compiler.lower.contract import stride_of
 from tfc.compiler.lower.emitter import Emitter, Lane
 from tfc.compiler.lower.nest import decoded
 from tfc.compiler.lower.planes import Memory, PlaneSchedule
@@ -79,15 +80,20 @@ class WinogradSchedule(PlaneSchedule[Plan]):
         Rows and columns that only clipped outputs read may lie outside of the input: the last
         ones stand for them.
         """
-        plan, lanes = self.plan, self.plan.lanes
-        source = self.e.buffers[plan.conv.contraction.left.load.value]
-        channel = Iter("channel.w", plan.inputs)
-        first = channel.dim if plan.inputs % lanes == 0 else minimum(
-            channel.dim, plan.inputs - lanes)  # fmt: skip
-        with self._at_tile():
-            origins = [substitute(plan.conv.pixel, place)
-                       for place in self._places(plan.form.side, 2)]  # fmt: skip
-            row = self.left_base + self.tile.dim * plan.pitch
+        plan, lanes, conv = self.plan, self.plan.lanes, self.plan.conv
+        source = self.e.buffers[conv.contraction.left.load.value]
+        channels = conv.channels.extent
+        channel = Iter("channel.w", channels)
+        first = channel.dim if channels % lanes == 0 else minimum(channel.dim, channels - lanes)
+        with self._at_tile(), ExitStack() as loops:
+            row, pixel = self.left_base + self.tile.dim * plan.pitch, conv.pixel
+            deep: DimLike = 0
+            for it in conv.depth:
+                loops.enter_context(self.e.loop(it))
+                pixel = pixel + it.dim * stride_of(conv.contraction.left.address, it)
+                deep = deep * it.extent + it.dim
+            row = row + deep * channels
+            origins = [substitute(pixel, place) for place in self._places(plan.form.side, 2)]
             with self.e.loop(channel, step=lanes):
                 loaded = [
                     self.b.cast(self.b.vload(source, [self.e.index(origin + first)], lanes), F32)

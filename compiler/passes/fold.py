@@ -5,6 +5,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from tfc.compiler.evaluate import constant_array, evaluate, is_constant
 from tfc.compiler.passes.quantised import BYTES
 from tfc.compiler.passman import PassContext
@@ -19,7 +23,10 @@ from tfc.ir.ops.const import constant, dims
 from tfc.ir.symbols import dims_in
 
 SMALL_RESULT = 1 << 20
-"""Bytes that a folded constant may always have; beyond, at most twice its operands'."""
+"""Bytes that a folded constant may always have; beyond, at most twice its operands'.
+
+Beyond, what is read as well where the operand lies is left alone: weights are packed from there.
+"""
 
 
 def fold(module: Module, context: PassContext) -> None:
@@ -52,19 +59,23 @@ class _Folder:
     def run(self, context: PassContext) -> None:
         folded: list[Op] = []
         for op in self.block:
-            if not self._foldable(op):
+            if op.defn is constant or not self._foldable(op):
                 continue
             source = sum(self.sources[value] for value in op.operands)
             grows = _bytes(op) > max(2 * source, SMALL_RESULT)
             virtual = _is_virtual(op)
             if grows and not virtual:
                 continue
+            found = self._evaluate(op)
+            virtual = virtual or (_bytes(op) > SMALL_RESULT and self._is_view(op, found))
             if not virtual:
                 if not context.allows("fold"):
                     continue
                 context.count("fold")
                 folded.append(op)
-            self._evaluate(op, source if virtual else _bytes(op))
+            for result, array in zip(op.results, found, strict=True):
+                self.values[result] = array
+                self.sources[result] = source if virtual else _bytes(op)
         for op in reversed(folded):
             self._replace(op)
 
@@ -85,17 +96,18 @@ class _Folder:
             self.sources[value] = max(tensor_type(value).dtype.bytes, 4) * self.values[value].size
         return value in self.values
 
-    def _evaluate(self, op: Op, source: int) -> None:
-        if op.defn is constant:
-            found: tuple[Array, ...] = (constant_array(op.result, self.constants),)
-        else:
-            assert isinstance(op.defn, OpDef)
-            types = [tensor_type(result) for result in op.results]
-            operands = [self.values[value] for value in op.operands]
-            found = evaluate(op.defn, op.attrs, types, operands)
-        for result, array in zip(op.results, found, strict=True):
-            self.values[result] = array
-            self.sources[result] = source
+    def _evaluate(self, op: Op) -> tuple[Array, ...]:
+        assert isinstance(op.defn, OpDef)
+        types = [tensor_type(result) for result in op.results]
+        return evaluate(op.defn, op.attrs, types, [self.values[value] for value in op.operands])
+
+    def _is_view(self, op: Op, found: Sequence[Array]) -> bool:
+        """Whether the results are where the operand is, under other strides."""
+        assert isinstance(op.defn, OpDef)
+        if Trait.VIEW not in op.defn.traits:
+            return False
+        source = self.values[op.operands[0]]
+        return all(np.may_share_memory(array, source) for array in found)
 
     def _replace(self, op: Op) -> None:
         b = GraphBuilder(self.block, self.constants, op, op.loc)

@@ -1,6 +1,7 @@
 """Folds constant scales and shifts into the weights of convolutions and matrix products.
 
-`fold_statistics` comes before decomposition, for the normalisations that are no more than that.
+`fold_statistics` comes before decomposition: for the normalisations that are no more than that, and
+for transposed convolutions, whose results are shuffled once they are decomposed.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from tfc.compiler.rewrite import RewriteSet, apply_greedily
 from tfc.compiler.rules.scale import SCALE, STATISTICS
 from tfc.ir.core import Module
 
-STATISTICS_REWRITES = RewriteSet(functions=STATISTICS)
+STATISTICS_REWRITES = RewriteSet(functions=(*STATISTICS, *SCALE))
 SCALE_REWRITES = RewriteSet(functions=SCALE)
 
 

@@ -187,13 +187,78 @@ def _outer_value(op: Op, value: Value) -> Value:
 def _inherited(op: Op) -> tuple[int, ...] | None:
     """The order of the largest operand of the result's rank that a kernel wrote."""
     rank = tensor_type(op.result).rank
-    best: Value | None = None
+    best: tuple[Value, tuple[int, ...]] | None = None
     for operand in op.operands:
-        if tensor_type(operand).rank != rank or operand.encoding is None:
+        if tensor_type(operand).rank != rank:
             continue
-        if best is None or _larger(operand, best):
-            best = operand
-    return best.encoding.perm if best is not None and best.encoding is not None else None
+        perm = _order_of(operand)
+        if perm is not None and (best is None or _larger(operand, best[0])):
+            best = operand, perm
+    return best[1] if best is not None else None
+
+
+def _order_of(value: Value) -> tuple[int, ...] | None:
+    """The order in which the axes of a value lie in memory, None where it is their own."""
+    if value.encoding is not None:
+        return value.encoding.perm
+    op = value.op
+    if op is None or op.name != "reshape":
+        return None
+    order = _order_of(op.operands[0])
+    return (
+        _reshaped(order, *(tensor_type(v).shape for v in (*op.operands, value))) if order else None
+    )
+
+
+def _reshaped(
+    order: Sequence[int], before: Sequence[DimLike], after: Sequence[DimLike]
+) -> tuple[int, ...] | None:
+    """The order of axes when some are split, or merged where they are neighbours in memory.
+
+    Axes of extent 1 come first: where they lie says nothing.
+    """
+    parts = _same_elements(before, after)
+    if parts is None:
+        return None
+    found = [axis for axis, dim in enumerate(after) if dim == 1]
+    made = {axis: part for part, _ in parts for axis in part}
+    goals = dict(parts)
+    rest = [axis for axis in order if axis in made]
+    while rest:
+        part = made[rest[0]]
+        if tuple(rest[: len(part)]) != part:
+            return None
+        found += goals[part]
+        rest = rest[len(part) :]
+    return tuple(found)
+
+
+def _same_elements(
+    before: Sequence[DimLike], after: Sequence[DimLike]
+) -> list[tuple[tuple[int, ...], tuple[int, ...]]] | None:
+    """Which axes became which others, those of extent 1 aside; None where that is not known."""
+    left, right = (
+        [(axis, dim) for axis, dim in enumerate(shape) if dim != 1] for shape in (before, after)
+    )
+    if 0 in before:
+        return None
+    parts: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+    while left and right:
+        own: tuple[int, ...]
+        others: tuple[int, ...]
+        (axis, size), (other, goal) = left.pop(0), right.pop(0)
+        own, others = (axis,), (other,)
+        while size != goal:
+            if left and goal % size == 0:
+                axis, dim = left.pop(0)
+                own, size = (*own, axis), size * dim
+            elif right and size % goal == 0:
+                axis, dim = right.pop(0)
+                others, goal = (*others, axis), goal * dim
+            else:
+                return None
+        parts.append((own, others))
+    return None if left or right else parts
 
 
 def _larger(a: Value, b: Value) -> bool:

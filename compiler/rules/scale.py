@@ -58,8 +58,13 @@ def _matmul_weights(op: Op) -> Weights | None:
     return None if rank < 2 else Weights(op, 1, rank - 1, tensor_type(op.result).rank - 1)
 
 
+def _conv_transpose_weights(op: Op) -> Weights | None:
+    return Weights(op, 1, 1, 1) if op.attrs.groups == 1 else None
+
+
 CHANNELS: dict[str, Callable[[Op], Weights | None]] = {
     "conv": _conv_weights,
+    "conv_transpose": _conv_transpose_weights,
     "matmul": _matmul_weights,
 }
 
@@ -217,5 +222,54 @@ def batch_norm_of_constants(op: Op, rw: Rewriter) -> bool:
     return True
 
 
-STATISTICS = (batch_norm_of_constants,)
+@rewrite("reshape", fp=Fp.REASSOCIATING)
+def instances_of_groups(op: Op, rw: Rewriter) -> bool:
+    """Channels that a reshape merges with what is behind them, until they are normalised."""
+    norm = op.operands[0].op
+    if norm is None or norm.name != "instance_norm" or len(norm.result.uses) != 1:
+        return False
+    merge = norm.operands[0].op
+    if merge is None or merge.name != "reshape":
+        return False
+    x = merge.operands[0]
+    if x.type != op.result.type or not all(map(is_constant, norm.operands[1:])):
+        return False
+    shape, merged = tensor_type(x).shape, tensor_type(norm.result).shape
+    channels, groups = shape[1] if len(shape) > 1 else 0, merged[1]
+    if not isinstance(channels, int) or not isinstance(groups, int) or shape[0] != merged[0]:
+        return False
+    if not groups or channels % groups or 0 in merged:
+        return False
+    b = rw.builder(op, norm, merge)
+    rest = (
+        _rounded(b, np.repeat(_wide(value, rw), channels // groups), value)
+        for value in norm.operands[1:]
+    )
+    rw.replace(op, b.group_norm(x, *rest, groups=groups, eps=norm.attrs.eps))
+    return True
+
+
+@rewrite("mul", "add", fp=Fp.REASSOCIATING)
+def affine_into_norm(op: Op, rw: Rewriter) -> bool:
+    """(x * a + b) * c + d is x * (a * c) + (b * c + d), for normalised x."""
+    y, c = op.operands
+    norm = y.op
+    if norm is None or norm.name not in ("group_norm", "instance_norm") or len(y.uses) != 1:
+        return False
+    x, *rest = norm.operands
+    if op.result.type != y.type or not all(map(is_constant, rest)) or not per_channel(c, y, 1):
+        return False
+    number = _wide(c, rw).reshape(-1)
+    scale, shift = (_wide(value, rw) for value in rest)
+    number = np.broadcast_to(number, scale.shape)
+    made = (_apply(op, scale, number) if op.name == "mul" else scale, _apply(op, shift, number))
+    if not all(_fits(array, y) for array in made) or _cancels(made[1], shift, y):
+        return False
+    b = rw.builder(op, norm)
+    operands = [_rounded(b, array, like) for array, like in zip(made, rest, strict=True)]
+    rw.replace(op, b.op(norm.name, x, *operands, **fields_of(norm.attrs)).result)
+    return True
+
+
+STATISTICS = (batch_norm_of_constants, instances_of_groups, affine_into_norm)
 SCALE = (scale_into_weights, scale_past_shift, shift_of_shift)

@@ -441,13 +441,18 @@ def _decompose_transpose(b: GraphBuilder, op: Op) -> Sequence[Value]:
     """
     x, w = op.operands
     attrs = op.attrs
-    strides = attrs.strides
+    held = fixed(tensor_type(w).shape[2:])
+    # A single element is multiplied by every tap: each of them is a phase.
+    strides = tuple(
+        max(s, (n - 1) * d + 1) if size == 1 else s
+        for s, n, d, size in zip(
+            attrs.strides, held, attrs.dilations, tensor_type(x).shape[2:], strict=True
+        )
+    )
     # Holes between the taps become zeros where there are phases too; else conv has dilations.
     holes = [d if s > 1 else 1 for d, s in zip(attrs.dilations, strides, strict=True)]
     dilations = [1 if s > 1 else d for d, s in zip(attrs.dilations, strides, strict=True)]
-    kernel = [
-        (n - 1) * hole + 1 for n, hole in zip(fixed(tensor_type(w).shape[2:]), holes, strict=True)
-    ]
+    kernel = [(n - 1) * hole + 1 for n, hole in zip(held, holes, strict=True)]
     w = dilate(b, w, (1, 1, *holes))
     weights = _phase_weights(b, w, kernel, strides, attrs.groups)
     pads: list[tuple[int, int]] = []
@@ -548,6 +553,12 @@ def _transpose_samples() -> Sequence[Sample]:
         ((1, 1, 3), (1, 1, 3), _attrs(1, 2, ((-1, -3),), output_padding=(0,))),
         ((1, 2, 2, 3, 2), (2, 2, 2, 3, 1), _attrs(3, (1, 2, 3), 0, output_padding=(0, 1, 0))),
         ((0, 2, 3), (2, 2, 3), _attrs(1, 2, output_padding=(0,))),
+        ((2, 3, 1), (3, 2, 4), _attrs(1, 2, ((1, 2),), 3, output_padding=(1,))),
+        (
+            (1, 4, 1, 3),
+            (4, 1, 3, 2),
+            _attrs(2, 1, ((2, 0), (1, 0)), 2, groups=2, output_padding=(0, 0)),
+        ),
     )
     return [Sample((floats(x), floats(w, seed=1)), attrs, grad=0 not in x) for x, w, attrs in cases]
 

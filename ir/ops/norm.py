@@ -13,7 +13,6 @@ import numpy as np
 
 from tfc.ir.build import GraphBuilder, tensor_type
 from tfc.ir.core import Op, Value
-from tfc.ir.dims import DimLike, product
 from tfc.ir.opdef import (
     Grad,
     Kind,
@@ -375,13 +374,15 @@ def _group_ref(x: Array, scale: Array, bias: Array, groups: int, eps: float) -> 
 def _group_norm(
     b: GraphBuilder, x: Value, scale: Value, bias: Value, *, groups: int, eps: float
 ) -> Value:
+    """Axes are split and none merged, so that the elements may lie in any order."""
     shape = tensor_type(x).shape
     channels = shape[1]
     assert isinstance(channels, int)
-    inner: DimLike = product((channels // groups, *shape[2:]))
-    y = _normalized(b, b.reshape(x, shape=(shape[0], groups, inner)), (2,), eps)
-    rest = (_per_channel(b, scale, len(shape)), _per_channel(b, bias, len(shape)))
-    return _affine(b, b.reshape(y, shape=shape), rest)
+    split = (groups, channels // groups)
+    grouped = b.reshape(x, shape=(shape[0], *split, *shape[2:]))
+    y = _normalized(b, grouped, tuple(range(2, len(shape) + 1)), eps)
+    rest = (b.reshape(v, shape=(*split, *(1,) * (len(shape) - 2))) for v in (scale, bias))
+    return b.reshape(_affine(b, y, tuple(rest)), shape=shape)  # type: ignore[no-any-return]
 
 
 def _instance_ref(x: Array, scale: Array, bias: Array, eps: float) -> Array:

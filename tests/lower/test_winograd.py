@@ -246,6 +246,25 @@ def test_taps_merged_with_channels_are_recognised() -> None:
     assert_near(found, convolved(x, w.transpose(3, 2, 0, 1)), ERROR_LIMIT)
 
 
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_third_axis_counts_as_channels(depth: int, level: str) -> None:
+    x, w = numbers(2, 5, 15, 14, 33), numbers(35, 33, depth, 3, 3, seed=1)
+    wanted = sum(
+        np.stack([convolved(x[:, t + i], w[:, :, i]) for t in range(6 - depth)], axis=1)
+        for i in range(depth)
+    )
+
+    def make(b: GraphBuilder, value: Value) -> Value:
+        last = b.transpose(value, perm=(0, 4, 1, 2, 3))
+        y = b.conv(last, b.constant(w), strides=(1, 1, 1), pads=((0, 0),) * 3,
+                   dilations=(1, 1, 1), groups=1)  # fmt: skip
+        y0: Value = b.transpose(y, perm=(0, 2, 3, 4, 1))
+        return y0
+
+    check(graph([TensorType(F32, x.shape)], make), {"x0": x}, wanted, parse_target(level))
+
+
 def _with_order(module: Module) -> Module:
     """Run the passes that lowering needs, which leave the weights' transpose in place."""
     run(module, PassContext(target=HOST, level=2, disabled={"fold", "fold-again"}))
