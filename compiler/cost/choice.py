@@ -21,8 +21,8 @@ Choices = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Candidate(Generic[T_co]):
-    """Something that a schedule may do. name: what tuning calls it. cycles: of one core, all in
-    all, as the model has it.
+    """Something that a schedule may do. name: a word by which tuning knows it. cycles: of one
+    core, all in all, as the model has it.
     """
 
     name: str

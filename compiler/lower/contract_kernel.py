@@ -245,7 +245,9 @@ class ContractionSchedule:
         """The iterator values of a tile along one axis. The last tile overlaps its neighbour."""
         it = self.tiled[axis]
         whole = axis == self.open and bool(self.parts) and size == self._size(axis)
-        if it.extent % size == 0 or whole or size == 1:
+        # Parts of a tile start where tiles do, so their starts need not be multiples of theirs.
+        divides = it.extent % size == 0 and self._size(axis) % size == 0
+        if divides or whole or size == 1:
             return [self.e.index(start + i) for i in range(size)]
         if isinstance(it.extent, int) and it.extent >= size:
             first = self.e.index(minimum(start, it.extent - size))

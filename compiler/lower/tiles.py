@@ -176,7 +176,7 @@ def plans(c: Contraction, target: Target, hints: Mapping[str, int]) -> list[Cand
         first = TilePlan(whole, *_axes(whole)[0], high, 1, wide, *chunks, group)
         plan = min(_with_rows(first), key=lambda plan: cost.tile_cycles(plan.sizes(hints)))
         cycles = cost.tile_cycles(plan.sizes(hints))
-        found.append(Candidate(f"tiles {high}x{wide}", cycles, _shared(plan, target, hints)))
+        found.append(Candidate(f"tiles-{high}x{wide}", cycles, _shared(plan, target, hints)))
     return found
 
 

@@ -134,7 +134,7 @@ def plans(c: Contraction, target: Target, hints: Mapping[str, int]) -> list[Cand
         tasks = min(panels, -(-FEW_TASKS // blocks))
         plan = CopyPlan(whole, high, wide, chunk, plan.chunks, group, -(-panels // tasks))
         cycles = cost.tile_cycles(plan.sizes(hints))
-        found.append(Candidate(f"copied tiles {high}x{wide}", cycles, plan))
+        found.append(Candidate(f"copied-tiles-{high}x{wide}", cycles, plan))
     return found
 
 

@@ -85,3 +85,15 @@ def test_no_element_outside_is_read_or_written(count: int) -> None:
     x = _numbers(count, 6)
     found = run_program(program, {"x0": x})["y0"]
     np.testing.assert_allclose(found, _expected(x, 40), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_parts_begin_where_tiles_do(level: str) -> None:
+    """Four divides the rows, but not the tiles before them."""
+    target = parse_target(level)
+    program = _program(_layer((N, 196, 24), 48), target)
+    code = Code([program], target)
+    for count in (1, 2, 5):
+        x = _numbers(count, 196, 24)
+        found = code.run(program, {"x0": x})["y0"]
+        np.testing.assert_allclose(found, _expected(x, 48), rtol=1e-5, atol=1e-5)
