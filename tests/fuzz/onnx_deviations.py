@@ -167,6 +167,25 @@ def _lone_sample(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> b
     return int(x[0]) == 1 and not is_float(y[0].dtype)
 
 
+def _half_beyond(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    return _halves(attrs, x, y) and _no_finite(attrs, x, y)
+
+
+def _flat_groups(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    if not x[0].size:
+        return True
+    groups = x[0].astype(np.float64).reshape(x[0].shape[0], attrs["num_groups"], -1)
+    return bool((groups.var(-1) < 0.05 * (groups**2).mean(-1)).any())
+
+
+def _far_offsets(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    return not bool((np.abs(x[2].astype(np.float64)) < 1e6).all())
+
+
+def _no_rows(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    return any(a.size == 0 for a in y)
+
+
 def _one_position(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
     return bool(attrs.get("align_corners") and 1 in x[1][2:])
 
@@ -216,10 +235,17 @@ DEVIATIONS: dict[str, Sequence[Deviation]] = {
     **dict.fromkeys(
         (
             "LayerNormalization", "HardSwish",
-            "LeakyRelu", "HardSigmoid", "Selu", "GroupNormalization", "RMSNormalization", "Elu",
+            "LeakyRelu", "HardSigmoid", "Selu", "RMSNormalization", "Elu",
             "Celu", "Swish", "ThresholdedRelu",
         ),
         (_F32, _LOST),
+    ),
+    "GroupNormalization": (
+        _F32, _LOST, Deviation("the variance is a difference of squares: it cancels", _flat_groups),
+    ),
+    **dict.fromkeys(
+        ("SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss"),
+        (Deviation("f16 is summed in wider numbers", _half_beyond),),
     ),
     "BatchNormalization": (_F32, _LOST, Deviation("without channels it traps", _nothing)),
     "InstanceNormalization": (
@@ -239,6 +265,8 @@ DEVIATIONS: dict[str, Sequence[Deviation]] = {
     "LpPool": (_SAME, _F32, _HALF),
     "LRN": (_HALF, _F32, Deviation("sums of squares slide, and cancel", _wide)),
     "Unique": (_ORDER,),
+    "Scan": (Deviation("stacks without elements trap", _no_rows),),
+    "Loop": (Deviation("stacks of no rounds may have no further dims", _no_rows),),
     **dict.fromkeys(("ScatterND", "ScatterElements"), (_LOST,)),
     **dict.fromkeys(("Softmax", "LogSoftmax"), (_ENDS,)),
     "BitShift": (Deviation("a shift by the width or more has no defined value", _wide_shift),),
@@ -275,6 +303,7 @@ DEVIATIONS: dict[str, Sequence[Deviation]] = {
         Deviation("what is outside counts as 0 times the first element, not as 0", _unbounded),
     ),
     "Normalizer": (Deviation("squares and sums of integers wrap", _integers),),
+    "DeformConv": (Deviation("far places have no defined value", _far_offsets),),
     "AffineGrid": (Deviation("a lone position is 1, and not -1", _one_position),),
     "MaxUnpool": (
         Deviation("indices are in the shape given, not in that inferred as in onnx's cases",

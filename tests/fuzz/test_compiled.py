@@ -8,7 +8,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz.graphs import DIMS, DTYPES, MAKERS, Step, build, inputs_of
+from tests.fuzz.graph_ops import ALL
+from tests.fuzz.graphs import DIMS, DTYPES, Step, build, inputs_of
 from tests.lower.native import Code, lowered
 from tfc.compiler.codegen.host import host_target
 from tfc.compiler.passman import PassContext
@@ -17,8 +18,12 @@ from tfc.compiler.target import Target
 from tfc.ir.arrays import Array
 from tfc.ir.core import Module, Value
 from tfc.ir.interp import evaluate_ops
+from tfc.ir.types import BF16
 
 EPSILON = {np.dtype(np.float16): 2e-2, np.dtype(np.float32): 2e-5, np.dtype(np.float64): 1e-5}
+OF_BF16 = 1e-2
+"""Where operands of products are rounded to bf16; sums that differ in the last bit may round to
+either side."""
 LARGEST = 1e5
 """Beyond that, differences of large numbers mean nothing, and f16 overflows."""
 
@@ -33,7 +38,7 @@ inputs_strategy = st.lists(
     max_size=3,
 )
 step_strategy = st.tuples(
-    st.integers(0, len(MAKERS) - 1), st.integers(0, 11), st.integers(0, 999), st.just(0)
+    st.integers(0, len(ALL) - 1), st.integers(0, 11), st.integers(0, 999), st.just(0)
 )
 graphs = st.tuples(
     inputs_strategy,
@@ -67,7 +72,13 @@ def compiled(
     return Code([program], target).run(program, inputs)
 
 
-def check(found: Mapping[str, Array], want: Mapping[str, Array], scale: float, what: str) -> None:
+def check(
+    found: Mapping[str, Array],
+    want: Mapping[str, Array],
+    scale: float,
+    what: str,
+    least: float = 0.0,
+) -> None:
     for name, expected in want.items():
         got = found[name]
         assert got.shape == expected.shape, what
@@ -76,13 +87,13 @@ def check(found: Mapping[str, Array], want: Mapping[str, Array], scale: float, w
             continue
         error = np.abs(got.astype(np.float64) - expected.astype(np.float64))
         # Anything may have passed through a narrower type on its way.
-        bad = ~(error <= EPSILON[expected.dtype] * scale)
+        bad = ~(error <= max(EPSILON[expected.dtype], least) * scale)
         assert not bad.any(), f"{what}, {name}: {got[bad][:4]} for {expected[bad][:4]}"
 
 
 def check_graph(numbers: Numbers, target: Target) -> None:
     inputs, steps, outputs, (n, m) = numbers
-    module = build(inputs, steps, outputs)
+    module = build(inputs, steps, outputs, ALL)
     arrays_in = inputs_of(module, {"N": n, "M": m})
     want, scale = wanted(module, arrays_in)
     if not scale <= LARGEST:
@@ -90,8 +101,20 @@ def check_graph(numbers: Numbers, target: Target) -> None:
     if any(array.dtype == np.float16 for array in arrays_in.values()):
         scale *= 1e3
     for level in (0, 2):
-        module = build(inputs, steps, outputs)
+        module = build(inputs, steps, outputs, ALL)
         check(compiled(module, target, level, arrays_in), want, scale, f"-O{level}")
+    module = build(inputs, steps, outputs, ALL)
+    check_bf16(module, target.for_precision(BF16), arrays_in)
+
+
+def check_bf16(module: Module, target: Target, arrays_in: Mapping[str, Array]) -> None:
+    """Compare with the optimised graph, in which operands are rounded."""
+    run(module, PassContext(target=target, level=2, dtype=BF16))
+    want, scale = wanted(module, arrays_in)
+    if not scale <= LARGEST:
+        return
+    program = lowered(module, target)
+    check(Code([program], target).run(program, arrays_in), want, scale, "bf16", OF_BF16)
 
 
 @given(graphs)
