@@ -367,16 +367,23 @@ def _truncated(x: Array, y: Array) -> tuple[Array, Array]:
     return quotient, x - quotient * y
 
 
-def _floored_dims(x: Array, y: Array) -> None:
-    """Refuse symbolic dims of which a sign is open: truncating is flooring for x >= 0, y > 0."""
-    if any((v < 0) for v in x.flat) or any(v <= 0 for v in y.flat):
-        raise UndecidableError("division of dims that may be negative or by zero")
+def _divisors(x: Array, y: Array) -> tuple[Array, Array]:
+    """For dims by dims: divisors of at least 1, and 0 where `y` is 0, else 1.
+
+    Refuses what may be below 0: truncating is flooring for x >= 0, y > 0.
+    """
+    if any((v < 0) for v in x.flat) or any(v < 0 for v in y.flat):
+        raise UndecidableError("division of dims that may be negative")
+    least, some = np.empty(y.shape, object), np.empty(y.shape, object)
+    for place, divisor in np.ndenumerate(y):
+        least[place], some[place] = maximum(divisor, 1), minimum(divisor, 1)
+    return least, some
 
 
 def _div_ref(x: Array, y: Array) -> Array:
     if "O" in (x.dtype.kind, y.dtype.kind):
-        _floored_dims(x, y)
-        return np.asarray(np.floor_divide(x, y))
+        divisor, some = _divisors(x, y.astype(object))
+        return np.asarray(np.floor_divide(x.astype(object), divisor) * some)
     return np.divide(x, y) if x.dtype.kind == "f" else _truncated(x, y)[0]
 
 
@@ -386,7 +393,8 @@ def _rem_ref(x: Array, y: Array) -> Array:
 
 def _mod_ref(x: Array, y: Array) -> Array:
     if "O" in (x.dtype.kind, y.dtype.kind):
-        _floored_dims(x, y)
+        divisor, _ = _divisors(x, y.astype(object))
+        return np.asarray(np.mod(x.astype(object), divisor))
     return np.asarray(np.mod(x, y))
 
 

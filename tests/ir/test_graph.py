@@ -12,11 +12,11 @@ import tfc.ir.ops  # noqa: F401
 from tfc.ir.build import GraphBuilder
 from tfc.ir.constants import ConstantStore
 from tfc.ir.core import Block, Value
-from tfc.ir.dims import DimLike, floordiv, symbol
+from tfc.ir.dims import DimLike, floordiv, maximum, minimum, mod, symbol
 from tfc.ir.graph import dims_content, fold_dims
 from tfc.ir.types import F32, I32, I64, TensorType
 
-N, S = symbol("N"), symbol("S")
+M, N, S = symbol("M"), symbol("N"), symbol("S")
 Make = Callable[[GraphBuilder, Value], Value]
 
 FOLDS: list[tuple[str, Make, Any]] = [
@@ -27,6 +27,10 @@ FOLDS: list[tuple[str, Make, Any]] = [
     ("add", lambda b, d: b.add(d, b.constant(1)), (N + 1, 4, 2 * N + 1)),
     ("mul", lambda b, d: b.mul(d, d), (N * N, 9, 4 * N * N)),
     ("div", lambda b, d: b.div(d, b.constant(2)), (floordiv(N, 2), 1, N)),
+    ("div-dims", lambda b, d: b.div(d, b.dims(values=(M, 2, N + 1))),
+     (floordiv(N, maximum(M, 1)) * minimum(M, 1), 1, floordiv(2 * N, N + 1))),
+    ("mod-dims", lambda b, d: b.mod(d, b.dims(values=(M, 2, N + 1))),
+     (mod(N, maximum(M, 1)), 1, mod(2 * N, N + 1))),
     ("max", lambda b, d: b.max(d, b.constant(0)), (N, 3, 2 * N)),
     ("prod", lambda b, d: b.reduce_prod(d, axes=(0,), keepdims=False), 6 * N * N),
     ("reshape", lambda b, d: b.reshape(b.reshape(d, shape=(3, 1)), shape=(3,)), (N, 3, 2 * N)),
