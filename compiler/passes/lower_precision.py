@@ -39,9 +39,11 @@ class _Lowering:
         for op in list(self.block):
             if _gains(op) and context.allows("lower-precision"):
                 b = GraphBuilder(self.block, self.module.constants, op, op.loc)
+                grouped = getattr(op.attrs, "groups", 1) != 1
                 for position, value in enumerate(op.operands):
-                    wide = b.cast(self._rounded(value, b), dtype=F32)
-                    op.set_operand(position, wide)
+                    if not (grouped and position):
+                        wide = b.cast(self._rounded(value, b), dtype=F32)
+                        op.set_operand(position, wide)
                 context.count("lower-precision")
 
     def _rounded(self, value: Value, b: GraphBuilder) -> Value:
@@ -80,11 +82,11 @@ def round_operands(module: Module) -> None:
 
 
 def _gains(op: Op) -> bool:
-    """Whether the op is a product by constants for which there is a dense schedule."""
+    """Whether the op is a product by constants, which reads less of what is rounded."""
     assert isinstance(op.defn, OpDef)
     if op.defn.kind is not Kind.CONTRACTION or tensor_type(op.result).dtype != F32:
         return False
-    return getattr(op.attrs, "groups", 1) == 1 and _of_constant(op.operands[1])
+    return _of_constant(op.operands[1])
 
 
 def _of_constant(value: Value) -> bool:

@@ -195,3 +195,18 @@ def test_a_view_between_does_not_keep_rounding_out_of_the_producer() -> None:
         lambda b, v: b.matmul(b.reshape(b.exp(v), shape=(8, 32)), b.constant(weights)), (2, 4, 32)
     )
     assert found == [["exp", "cast"], ["cast", "cast", "matmul"]]
+
+
+def test_a_grouped_convolution_reads_rounded_pixels_and_exact_weights() -> None:
+    weights = np.full((8, 1, 3, 3), 1 + 2.0**-12, np.float32)
+    window = {"strides": (1, 1), "pads": ((0, 0),) * 2, "dilations": (1, 1), "groups": 8}
+    program = Graph(
+        graph(
+            [TensorType(F32, (1, 8, 9, 9))], lambda b, v: b.conv(v, b.constant(weights), **window)
+        )
+    )
+    x = np.random.default_rng(0).standard_normal((1, 8, 9, 9)).astype(np.float32)
+    found = tfc.compile(program, dtype="bf16")({"x0": x})["y0"]
+    wanted = program.eval({"x0": rounded(x).astype(np.float32)})["y0"]
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+    assert np.abs(found - program.eval({"x0": x})["y0"]).max() > 1e-3
