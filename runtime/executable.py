@@ -153,6 +153,12 @@ class Executable(FastCall):
         """Return the cycle counter and the words of the table; for `runtime.profile`."""
         return self._library.profile_table(self.manifest["prefix"], words)
 
+    def touch_workspace(self) -> None:
+        """Read the memory that calls have worked in, which brings it into the caches."""
+        for space in (*self._spaces, *((self._home,) if self._home is not None else ())):
+            if space.size > 0:
+                space.memory.max()
+
     # -- one call -------------------------------------------------------------------------------
 
     def _run(self, inputs: Sequence[Any]) -> list[Array]:

@@ -232,7 +232,8 @@ def _stage(options: Options, threads: int | None, program: Module) -> Iterator[S
 
 class Stage:
     """Runs kernels alone. Between two runs as many bytes are read as the model has constants, as
-    far as caches hold, so that weights come from where they come from in the model.
+    far as caches hold, so that weights come from where they come from in the model; and then
+    what the kernel reads and writes beside them, which other kernels have just used there.
     """
 
     def __init__(self, options: Options, threads: int | None, constants: int) -> None:
@@ -272,6 +273,7 @@ class Kernel:
             self._stage.others.sum()
             for array in self._inputs:
                 array.view(np.uint8).max(initial=0)
+            self._executable.touch_workspace()
         start = time.perf_counter()
         self._executable(*self._inputs)
         return time.perf_counter() - start

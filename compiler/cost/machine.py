@@ -15,8 +15,8 @@ from tfc.ir.types import F32
 @dataclass(frozen=True)
 class Rates:
     """Of one core in a cycle, of whole vectors: multiply-adds (units), loads, stores, operations
-    of all kinds (issue). latency: cycles of a multiply-add. second, last, memory: bytes from the
-    second-level cache, from the last one, from memory. hertz: a likely clock.
+    of all kinds (issue). latency: cycles of a multiply-add. last, memory: bytes from the last
+    cache, from memory. hertz: a likely clock.
     """
 
     units: float
@@ -24,7 +24,6 @@ class Rates:
     stores: float
     issue: float
     latency: int
-    second: float
     last: float
     memory: float
     hertz: float
@@ -32,10 +31,10 @@ class Rates:
 
 # By architecture and vector width in bits.
 RATES: dict[tuple[str, int], Rates] = {
-    ("x86_64", 512): Rates(2, 2, 1, 6, 4, 32, 12, 8, 4.0e9),
-    ("x86_64", 256): Rates(2, 2, 1, 6, 4, 32, 12, 8, 4.0e9),
-    ("x86_64", 128): Rates(2, 2, 1, 6, 4, 16, 12, 8, 4.0e9),
-    ("aarch64", 128): Rates(2, 2, 1, 6, 4, 32, 12, 8, 3.0e9),
+    ("x86_64", 512): Rates(2, 2, 1, 6, 4, 12, 8, 4.0e9),
+    ("x86_64", 256): Rates(2, 2, 1, 6, 4, 12, 8, 4.0e9),
+    ("x86_64", 128): Rates(2, 2, 1, 6, 4, 12, 8, 4.0e9),
+    ("aarch64", 128): Rates(2, 2, 1, 6, 4, 12, 8, 3.0e9),
 }
 
 
