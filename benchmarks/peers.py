@@ -5,41 +5,14 @@ A peer that is not installed has no version and is left out.
 
 from __future__ import annotations
 
-import importlib.metadata
-from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
+from benchmarks.compilers import Iree, Tvm, Xla
+from benchmarks.engine import Engine, Run, installed
 from benchmarks.models import Arrays
-
-Run = Callable[[Arrays], Arrays]
-
-
-class Engine(Protocol):
-    """Something that runs ONNX models on the CPU."""
-
-    @property
-    def name(self) -> str:
-        """What the engine is called in tables and on the command line."""
-        ...
-
-    def version(self) -> str | None:
-        """Return its version, or None where it is not installed."""
-        ...
-
-    def load(self, path: Path, threads: int) -> Run:
-        """Compile a model for that many threads."""
-        ...
-
-
-def installed(package: str) -> str | None:
-    """Return the version of an installed distribution, or None."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+from benchmarks.pytorch import Torch
 
 
 class Tfc:
@@ -121,7 +94,17 @@ class OpenVino:
 TFC = Tfc()
 # What is compared, by its precision, and with whom unless others are named.
 SUBJECTS: dict[str, Engine] = {each.dtype: each for each in (TFC, Tfc("bf16"))}
-PEERS: tuple[Engine, ...] = (OnnxRuntime(), OpenVino(True), OpenVino(False), TFC)
+PEERS: tuple[Engine, ...] = (
+    OnnxRuntime(),
+    OpenVino(True),
+    OpenVino(False),
+    Torch(False),
+    Torch(True),
+    Iree(),
+    Tvm(),
+    Xla(),
+    TFC,
+)
 DEFAULT_PEERS = {
     "f32": ("onnxruntime", "openvino"),
     "bf16": ("openvino-default", "tfc"),

@@ -11,8 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from benchmarks.models import ROOT, prepare
@@ -23,12 +23,14 @@ from benchmarks.peers import engine
 class Probe:
     """compile: seconds to load, nothing cached. first: seconds of the first call.
 
-    peak: bytes of memory at the highest, the process's own libraries included.
+    peak: bytes of memory at the highest, the process's own libraries included. again: in a second
+    process, which finds what the first one has left in a cache.
     """
 
     compile: float
     first: float
     peak: int
+    again: int
 
 
 def peak_memory() -> int:
@@ -49,18 +51,24 @@ def measure(name: str, path: Path, threads: int, dims: Mapping[str, int]) -> Pro
     run = engine(name).load(model.path, threads)
     compiled = time.perf_counter()
     run(model.cases[0].feeds)
-    return Probe(compiled - start, time.perf_counter() - compiled, peak_memory())
+    peak = peak_memory()
+    return Probe(compiled - start, time.perf_counter() - compiled, peak, peak)
 
 
 def probe(name: str, path: Path, threads: int, dims: Mapping[str, int]) -> Probe:
-    """Measure in a process of its own. Raises RuntimeError with its last line of complaint."""
+    """Measure in processes of their own. Raises RuntimeError with its last line of complaint."""
     command = [sys.executable, "-m", "benchmarks.probe"]
     command += [name, str(path.resolve()), str(threads), json.dumps(dict(dims))]
     with tempfile.TemporaryDirectory() as cache:
         environment = {**os.environ, "TFC_CACHE_DIR": cache}
-        done = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-        )
+        first, second = (_started(command, environment) for _ in range(2))
+    return replace(first, again=second.peak)
+
+
+def _started(command: Sequence[str], environment: Mapping[str, str]) -> Probe:
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     if done.returncode != 0:
         raise RuntimeError((done.stderr.strip().splitlines() or ["no message"])[-1])
     return Probe(**json.loads(done.stdout.splitlines()[-1]))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.peers import Engine, installed
+from benchmarks.engine import Engine, installed
 
 if TYPE_CHECKING:
     from benchmarks.compare import Entry, Plan, Row
@@ -42,18 +42,26 @@ def tables(rows: Sequence[Row], engines: Sequence[Engine]) -> str:
     parts = [times, *_means(rows, subject, peers), "Relative error of the outputs:", errors]
     probed = [row for row in rows if any(entry.probe for entry in row.entries.values())]
     if probed:
-        parts += ["In a fresh process, compile seconds and peak MiB:", _loading(probed, names)]
+        parts += [
+            "In a fresh process, compile seconds and peak MiB, and once compiled in another:",
+            _loading(probed, names),
+        ]
     parts += _failures(rows)
     return "\n\n".join(parts)
 
 
 def _loading(rows: Sequence[Row], names: Sequence[str]) -> str:
     return _table(
-        [*(f"{name} s" for name in names), *(f"{name} MiB" for name in names)],
+        [
+            *(f"{name} s" for name in names),
+            *(f"{name} MiB" for name in names),
+            *(f"{name} again" for name in names),
+        ],
         rows,
         lambda row: [
             *(_cell(row, name, _compile) for name in names),
             *(_cell(row, name, _memory) for name in names),
+            *(_cell(row, name, _again) for name in names),
         ],
     )
 
@@ -95,6 +103,10 @@ def _compile(entry: Entry) -> str:
 
 def _memory(entry: Entry) -> str:
     return NONE if entry.probe is None else f"{entry.probe.peak / 2**20:.0f}"
+
+
+def _again(entry: Entry) -> str:
+    return NONE if entry.probe is None else f"{entry.probe.again / 2**20:.0f}"
 
 
 def _means(rows: Sequence[Row], subject: str, peers: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import compare, int8, report
 from benchmarks.models import DIGITS, locate, names_of, random_feeds, relative_error
-from benchmarks.peers import TFC, OnnxRuntime
+from benchmarks.peers import TFC, OnnxRuntime, engine
 from benchmarks.probe import Probe, probe
 from benchmarks.timing import Spread, ratio, side_by_side
 
@@ -75,6 +75,17 @@ def test_a_model_that_cannot_be_compiled_is_a_failed_row(
     assert "NoSuchOp" in out
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("peer", ["torch", "inductor", "iree", "tvm", "xla"])
+def test_other_compilers_agree_on_digits(peer: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if engine(peer).version() is None:
+        pytest.skip(f"{peer} is not installed")
+    compare.main([str(DIGITS), *SHORT, "--peers", peer, "--dims", "batch=3", "--json"])
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["entries"][peer]["failure"] == ""
+    assert 0 <= row["entries"][peer]["difference"] < 1e-5
+
+
 def test_unknown_names_are_wrong_calls(capsys: pytest.CaptureFixture[str]) -> None:
     assert compare.main(["--peers", "abacus"]) == 2
     assert "known: onnxruntime, openvino" in capsys.readouterr().err
@@ -93,7 +104,7 @@ def test_probe_sees_the_memory_of_its_own_process_alone() -> None:
     ballast = np.ones(400 << 20, np.uint8)
     found = probe(TFC.name, DIGITS, 1, {})
     assert found.compile > 0
-    assert 10 << 20 < found.peak < ballast.nbytes
+    assert 10 << 20 < found.again < found.peak < ballast.nbytes
 
 
 def test_digits_is_found_by_its_names() -> None:
@@ -144,7 +155,7 @@ def test_page_names_machine_versions_and_ratio() -> None:
     engines = (TFC, OnnxRuntime())
     row = compare.Row("digits", 2)
     row.entries["tfc"] = compare.Entry(0.001, 0.01)
-    row.entries["onnxruntime"] = compare.Entry(0.002, 0.01, 0.5, None, 1e-6, Probe(0.1, 0.2, 3))
+    row.entries["onnxruntime"] = compare.Entry(0.002, 0.01, 0.5, None, 1e-6, Probe(0.1, 0.2, 3, 2))
     page = report.page([row], compare.Plan(engines, (2,), 3, 0.1, {}))
     assert report.machine() in page
     assert f"numpy {np.__version__}" in page
