@@ -28,7 +28,7 @@ from tfc.compiler.lower.storage import (
 from tfc.compiler.target import Target
 from tfc.ir.constants import ConstantStore
 from tfc.ir.core import Block, Module, Op, Value
-from tfc.ir.dims import DimLike, product
+from tfc.ir.dims import Dim, DimLike, product
 from tfc.ir.extent import highest
 from tfc.ir.ops.flow import LoopAttrs, split_operands, split_yields
 from tfc.ir.symbols import BIND
@@ -85,6 +85,8 @@ class ProgramBuilder:
         for name, info in self.function.symbols.items():
             if info.hint is not None:
                 self.hints.setdefault(name, info.hint)
+            elif isinstance(info.source, (int, Dim)):
+                self.hints.setdefault(name, estimate(info.source, self.hints))
         for name, most in highest(self.function).items():
             self.hints.setdefault(name, estimate(most, self.hints))
         assert isinstance(module.constants, ConstantStore)

@@ -11,12 +11,13 @@ import pytest
 from tests.lower.native import Code, can_run, graph, lowered
 from tests.lower.nests import FREE, Make, N, fused, tensors
 from tfc.compiler.codegen.host import host_target
+from tfc.compiler.lower.program import ProgramBuilder
 from tfc.compiler.passman import PassContext
 from tfc.compiler.pipeline import run
 from tfc.compiler.target import parse_target
 from tfc.ir import arrays
 from tfc.ir.core import Module, SymbolInfo
-from tfc.ir.dims import evaluate, symbol
+from tfc.ir.dims import evaluate, minimum, symbol
 from tfc.ir.errors import UsageError
 from tfc.ir.loop.interp import run_program
 from tfc.ir.text import parse_module, print_module
@@ -230,3 +231,10 @@ def test_long_rows_are_done_in_tasks_without_a_gap(level: str) -> None:
         found = code.run(program, {"x0": x, "x1": y})["y0"]
         np.testing.assert_array_equal(found, x * x + y)
         assert "parallel" in print_module(program)
+
+
+def test_likely_value_of_an_expression_follows_from_those_of_its_symbols() -> None:
+    symbols = {"N": SymbolInfo(0, None, 40), "k": SymbolInfo(source=minimum(448, N + 1) - N)}
+    module = graph(tensors((N, 3)), lambda b, x: b.relu(x), symbols)
+    builder = ProgramBuilder(module, host_target(), {}, frozenset())
+    assert builder.hints == {"N": 40, "k": 1}
