@@ -159,7 +159,7 @@ def _conv_transpose(g: Graph, x: Value, pick: int) -> Value:
     w = g.constant((sizes[1], (1, 4, 3)[pick % 3], *kernel), dtype_of(x), pick)
     zeros = tuple((0, 0) for _ in range(rank))
     return g.b.op(
-        "conv_transpose", x, w, strides=strides, pads=zeros, dilations=(1,) * rank,
+        "conv_transpose", x, w, strides=strides, pads=zeros, dilations=(1,) * rank, groups=1,
         output_padding=(0,) * rank,
     ).result  # fmt: skip
 

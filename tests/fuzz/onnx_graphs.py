@@ -61,6 +61,7 @@ class Picks:
         return self._numbers.pop() % below if self._numbers else 0
 
     def of(self, choices: Sequence[Any]) -> Any:
+        need(len(choices) > 0)
         return choices[self.next(len(choices))]
 
     def one_in(self, count: int) -> bool:

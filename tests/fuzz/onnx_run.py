@@ -9,6 +9,7 @@ import argparse
 import json
 import multiprocessing
 import random
+import sys
 import time
 import traceback
 import warnings
@@ -19,7 +20,7 @@ from tests.fuzz.onnx_check import LEVELS, Difference, Tally, check, text
 from tests.fuzz.onnx_graphs import Numbers, build
 from tests.fuzz.onnx_table import MAKERS
 
-BATCH = 250
+BATCH = 100
 
 
 def numbers_of(seed: int, index: int) -> Numbers:
@@ -116,6 +117,7 @@ def run(seed: int, first: int, count: int, ways: Ways) -> tuple[Tally, int]:
         if child.exitcode:
             failed += _report(seed, index, f"the process ended with {child.exitcode}")
             at = index + 1
+        print(f"{at - first} of {count}", file=sys.stderr, flush=True)
     return tally, failed
 
 

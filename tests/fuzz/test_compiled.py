@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 
 import numpy as np
@@ -121,3 +122,19 @@ def check_bf16(module: Module, target: Target, arrays_in: Mapping[str, Array]) -
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_compiled_graphs_equal_interpreted_graphs(numbers: Numbers) -> None:
     check_graph(numbers, host_target())
+
+
+def test_every_maker_makes_an_op() -> None:
+    """Of the values of graphs that a first step has made."""
+    dice = random.Random(0)
+    left = set(range(len(ALL)))
+    for _ in range(3000):
+        kinds = [(kind, [dice.randrange(len(DIMS)) for _ in range(4)]) for kind in range(9)]
+        shapes = [(kind, shape[: dice.randrange(5)]) for kind, shape in kinds]
+        for kind in list(left):
+            step = (kind, dice.randrange(12), dice.randrange(1000), 0)
+            if len(build(shapes, [step], [], ALL).main.block) > 1:
+                left.discard(kind)
+        if not left:
+            return
+    raise AssertionError([ALL[kind] for kind in left])
