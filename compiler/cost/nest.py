@@ -5,8 +5,10 @@ Measured in docs/decisions/0010. Costs are counted in accesses of memory, which 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from tfc.compiler.cost.choice import Candidate, best_first
 from tfc.compiler.cost.machine import Machine
@@ -22,12 +24,14 @@ BESIDE, SCATTERED = 0.2, 1.5
 MOST_ACCESSES = 1.5
 # Sums that run side by side, so that none waits for its own last addition.
 ACCUMULATORS = 4
+# Additions that are under way at once: two units of latency four.
+CHAINS = 8
+# Along an axis of a window; pictures are halved from 224 again and again.
+_SIZES = (1, 2, 4, 7, 8, 14, 16)
 # From so many rows on, rows alone make tasks; below, the vectorised loop is cut, too.
 MANY_ROWS = 64
 # Reading back a kept value costs about a load and a store; computing less than this is cheaper.
 KEPT_WORK = 8.0
-# Taps of a window that the model has in mind along each axis.
-_TAPS = 3
 
 
 def lane_cost(
@@ -55,28 +59,29 @@ def unrollings() -> list[Candidate[int]]:
     return [Candidate(f"{count}", 0.0, count) for count in (ACCUMULATORS, 2, 8)]
 
 
-def window_tiles(machine: Machine, height: int, width: int) -> list[Candidate[tuple[int, int]]]:
-    """Output rows x columns of a window that stay in registers, of height x width in all.
+class Slide(NamedTuple):
+    """An axis of a window's results: how many, taps along it, and taps between neighbours."""
 
-    A quarter of the registers holds them, since the taps are unrolled; behind those stand larger
-    ones, which tuning may try.
-    """
-    registers = machine.target.vector_registers
-    sizes = (1, 2, 4, 8, 16)
-    shapes = [(high, wide) for high in sizes if height > 1 or high == 1 for wide in sizes]
-    shapes.sort(key=lambda shape: abs(shape[0] - 2 * shape[1]))
+    extent: int
+    taps: int = 1
+    stride: int = 1
+
+    def inputs(self, size: int) -> int:
+        """Elements under the windows of `size` neighbours."""
+        return (size - 1) * self.stride + self.taps
+
+
+def window_tiles(machine: Machine, high: Slide, wide: Slide) -> list[Candidate[tuple[int, int]]]:
+    """Output rows x columns of a window that stay in registers: half of these hold them."""
+    most = machine.target.vector_registers // 2
     found: dict[tuple[int, int], Candidate[tuple[int, int]]] = {}
-    for high, wide in shapes:
-        shape = min(high, height), min(wide, width)
-        cycles = (
-            _window_cycles(machine, *shape) * _covered(height, shape[0]) * _covered(width, shape[1])
-        )
-        found.setdefault(shape, Candidate(f"{high}x{wide}", cycles, (high, wide)))
-
-    def within(least: int, most: int) -> list[Candidate[tuple[int, int]]]:
-        return best_first([c for shape, c in found.items() if least < math.prod(shape) <= most])
-
-    return [*within(0, registers // 4), *within(registers // 4, registers // 2)]
+    for rows, columns in itertools.product(_SIZES if high.extent > 1 else (1,), _SIZES):
+        shape = min(rows, high.extent), min(columns, wide.extent)
+        if math.prod(shape) <= most:
+            covered = _covered(high.extent, shape[0]) * _covered(wide.extent, shape[1])
+            cycles = _window_cycles(machine, high, wide, *shape) * covered
+            found.setdefault(shape, Candidate(f"{rows}x{columns}", cycles, (rows, columns)))
+    return best_first([*found.values()])
 
 
 def _covered(extent: int, size: int) -> int:
@@ -84,11 +89,11 @@ def _covered(extent: int, size: int) -> int:
     return math.ceil(extent / size) * size
 
 
-def _window_cycles(machine: Machine, high: int, wide: int) -> float:
+def _window_cycles(machine: Machine, high: Slide, wide: Slide, rows: int, columns: int) -> float:
     """An output's loads of inputs, which neighbours share, and of taps, which all share, and its
-    multiply-adds.
+    multiply-adds, of which fewer than the units have under way wait for each other.
     """
-    taps = _TAPS * _TAPS
-    inputs = (high + _TAPS - 1) * (wide + _TAPS - 1)
-    loads = (inputs + taps) / (high * wide * machine.rates.loads)
-    return loads + taps / machine.rates.units
+    outputs = rows * columns
+    taps = high.taps * wide.taps
+    loads = (high.inputs(rows) * wide.inputs(columns) + taps) / (outputs * machine.rates.loads)
+    return loads + taps / machine.rates.units * max(CHAINS / outputs, 1)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from tfc.compiler.cost.choice import Chooser
 from tfc.compiler.cost.expression import estimate, work
 from tfc.compiler.cost.machine import machine_of
-from tfc.compiler.cost.nest import window_tiles
+from tfc.compiler.cost.nest import Slide, window_tiles
 from tfc.compiler.lower.compose import Nest
 from tfc.compiler.lower.dependence import POSITIONS
 from tfc.compiler.lower.emitter import Emitter
@@ -38,8 +38,8 @@ from tfc.ir.dims import (
     symbols_of,
 )
 
-# So many are unrolled; of more, those of the outer iterators are loops.
-MOST_TAPS = 32
+# So many steps of a tile are unrolled; of more, those of the outer iterators are loops.
+MOST_STEPS = 256
 # Stands for the finished reduction in an epilogue.
 TOTAL = "total"
 
@@ -97,10 +97,14 @@ def match(
     sliding = _sliding(plan.rows, reduce)[-2:]
     if not sliding:
         return None
-    above = [it.extent for it in sliding[:-1] if isinstance(it.extent, int)]
-    width = max(estimate(sliding[-1].extent, hints), 1)
-    tiles = window_tiles(machine_of(target), above[0] if above else 1, width)
-    axes = _axes(sliding, *chooser.choose("tile", tiles))
+    static = [slide for it, slide in sliding[:-1] if isinstance(it.extent, int)]
+    high = static[0] if static else Slide(1)
+    wide = sliding[-1][1]
+    wide = wide._replace(extent=max(estimate(sliding[-1][0].extent, hints), 1))
+    axes = _axes(
+        [it for it, _ in sliding],
+        *chooser.choose("tile", window_tiles(machine_of(target), high, wide)),
+    )
     names = {axis.it.name for axis in axes}
     outer = tuple(it for it in plan.rows if it.name not in names)
     return Window(nest, plan, reduce, outer, tuple(axes))
@@ -116,7 +120,7 @@ def _axes(tiled: list[Iter], high: int, wide: int) -> list[Axis]:
     return axes
 
 
-def _sliding(rows: tuple[Iter, ...], reduce: Reduce) -> list[Iter]:
+def _sliding(rows: tuple[Iter, ...], reduce: Reduce) -> list[tuple[Iter, Slide]]:
     """The iterators whose neighbours' windows overlap: a tap moves what the iterator moves."""
     found = []
     for it in rows:
@@ -127,21 +131,33 @@ def _sliding(rows: tuple[Iter, ...], reduce: Reduce) -> list[Iter]:
             if not isinstance(address, Dim) or it.name not in symbols_of(address):
                 continue
             step = coefficient(address, it.name)
-            taps = [coefficient(address, tap.name) for tap in reduce.iters]
-            if step is not None and any(_divides(tap, step) for tap in taps):
-                found.append(it)
+            steps = [(tap, coefficient(address, tap.name)) for tap in reduce.iters]
+            if step is None:
+                continue
+            slides = [_slide(it, step, tap, moved) for tap, moved in steps if _divides(moved, step)]
+            if slides:
+                found.append((it, slides[0]))
                 break
     return found
+
+
+def _slide(it: Iter, step: DimLike, tap: Iter, moved: DimLike | None) -> Slide:
+    """The axis of an iterator that moves by `step` where the tap moves by `moved`."""
+    assert moved is not None
+    assert isinstance(tap.extent, int)
+    stride = floordiv(step, moved)
+    extent = it.extent if isinstance(it.extent, int) else 1
+    return Slide(extent, tap.extent, stride if isinstance(stride, int) else 1)
 
 
 def _divides(tap: DimLike | None, step: DimLike) -> bool:
     return tap is not None and tap != 0 and step % tap == 0
 
 
-def _unrolled(iters: Sequence[Iter]) -> tuple[Sequence[Iter], Sequence[Iter]]:
+def _unrolled(iters: Sequence[Iter], outputs: int) -> tuple[Sequence[Iter], Sequence[Iter]]:
     """Split the taps' iterators into those that are loops and those that are unrolled."""
     position = len(iters)
-    while position and product(it.extent for it in iters[position - 1 :]) <= MOST_TAPS:
+    while position and product(it.extent for it in iters[position - 1 :]) * outputs <= MOST_STEPS:
         position -= 1
     return iters[:position], iters[position:]
 
@@ -230,7 +246,7 @@ class WindowSchedule:
     def _totals(self, places: Sequence[Mapping[str, DimLike]], axes: Sequence[Axis]) -> list[Value]:
         """The sums of a tile's outputs."""
         start = [value for _ in places for value in self.e.initial(self.w.reduce)]
-        return self._fold(*_unrolled(self.w.reduce.iters), places, start)
+        return self._fold(*_unrolled(self.w.reduce.iters, len(places)), places, start)
 
     def _fold(
         self,

@@ -307,7 +307,29 @@ class _Group:
         if self.axes > 0:
             return space.lacking > self.axes
         row = self.domain[len(self.domain) - space.lacking :]
-        return tensor_type(op.result).size == 1 and sum(dim != 1 for dim in row) > 1
+        axes = sum(dim != 1 for dim in row)
+        if tensor_type(op.result).size == 1 and axes > 1:
+            return True
+        if axes == 0 or len(self.domain) < 3 or is_cheap(op):
+            return False
+        # Of more than two axes the last ones need not lie innermost.
+        return not self._is_of_rows(op, space.lacking)
+
+    def _is_of_rows(self, op: Op, lacking: int) -> bool:
+        """Whether the op computes on what the last axes of the domain are folded to."""
+        waiting, seen = [op], {op}
+        while waiting:
+            op = waiting.pop()
+            axes = reduced_axes(op)
+            if axes is not None and _shape(op.operands[0]) == self.domain:
+                rank = len(self.domain)
+                if axes == tuple(range(rank - lacking, rank)):
+                    return True
+            for value in op.operands if _defn(op).kind is Kind.ELEMENTWISE else ():
+                if value.op is not None and value.op not in seen and len(seen) < MAX_OPS:
+                    seen.add(value.op)
+                    waiting.append(value.op)
+        return False
 
     def _space(self, op: Op) -> _Space | None:
         """The space of a producer from those of its users, or None where it has none."""

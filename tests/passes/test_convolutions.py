@@ -114,3 +114,32 @@ def test_a_batch_norm_goes_into_a_transposed_convolution() -> None:
     run(module, PassContext())
     assert "mul" not in op_names(module)
     np.testing.assert_allclose(run_graph(module, x)[0], wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_a_gate_of_each_channel_is_computed_once() -> None:
+    def make(b: Any, x: Any) -> Any:
+        gate = b.sigmoid(b.reduce_mean(b.exp(x), axes=(2, 3), keepdims=True))
+        w = b.constant(numbers(4, 4, 1, 1))
+        gate = b.sigmoid(b.conv(gate, w, strides=(1, 1), pads=((0, 0),) * 2,
+                                dilations=(1, 1), groups=1))  # fmt: skip
+        return b.mul(x, gate)
+
+    module = graph(tensors((1, 4, 5, 6)), make)
+    apply_passes(module, "decompose", "fuse")
+    shapes = {op.name: tensor_type(op.result).shape for op in _named(module, "mul")[-1:]}
+    assert shapes == {"mul": (1, 4, 5, 6)}
+    (group,) = [op for op in _named(module, "fused") if op.result in _outputs(module)]
+    assert [op.name for op in group.regions[0]] == ["mul", "yield"]
+
+
+def test_what_a_row_is_folded_to_is_computed_in_its_kernel() -> None:
+    def make(b: Any, x: Any) -> Any:
+        return b.mul(x, b.sigmoid(b.reduce_mean(x, axes=(1,), keepdims=True)))
+
+    module = graph(tensors((4, 30)), make)
+    apply_passes(module, "decompose", "fuse")
+    assert len(_named(module, "fused")) == 1
+
+
+def _outputs(module: Module) -> list[Any]:
+    return list(module.main.block.terminator.operands)
