@@ -32,7 +32,9 @@ from tfc.inprocess import loaded
 from tfc.ir.core import Module
 from tfc.ir.dims import symbol
 from tfc.ir.types import TensorType
+from tfc.runtime.errors import RuntimeFault
 from tfc.runtime.executable import Executable
+from tfc.runtime.profile import profile
 from tfc.runtime.signature import numpy_dtype
 
 Array = npt.NDArray[Any]
@@ -48,6 +50,12 @@ MOST_SLOWER = 1.6
 LEAST_RUNS, MOST_RUNS, RACE_SECONDS = 7, 31, 0.3
 # After so many runs a candidate that is this much slower has lost.
 EARLY_RUNS, LOST = 3, 1.15
+
+
+# The part of the time that is left for a look at the whole model, unless that is shorter than it
+# takes to lower the model so often; runs at most, and what a kernel must save there.
+CHECK_SHARE, CHECK_BUILDS = 0.25, 6
+CHECK_RUNS, CHECK_MARGIN = 15, 0.01
 
 
 class Contender(Protocol):
@@ -83,18 +91,23 @@ def tune(
     """Search for `seconds`, and add what is faster to `tuning`.
 
     module: an optimised graph, which stays as it is. What `tuning` knows is where the search
-    begins. contender: makes what is timed; by default the kernel alone.
+    begins. contender: makes what is timed; by default the kernel alone, and then what is faster
+    so is timed in the model, too.
     """
-    deadline = clock() + seconds
+    start = clock()
+    deadline = start + seconds
     tuned = tuning.choices(options.target, cpu)
     builder = builder_of(module, options, Chooser(tuned, record=True))
     program = builder.build()
+    lowering = clock() - start
     found = works(builder)
+    better: dict[str, Tuned] = {}
     found.sort(key=lambda work: -_expected(work, program, builder, options, threads))
     report = Report(kernels=len(found))
     with _stage(options, threads, program) as stage:
         make = contender or stage.contender
-        search = _Search(builder, options, deadline, clock, make, report, threads == 1)
+        end = deadline - CHECK_SHARE * seconds
+        search = _Search(builder, options, end, clock, make, report, threads == 1)
         for work in found:
             if search.is_over():
                 break
@@ -102,8 +115,11 @@ def tune(
             options.progress("tune", report.tried, report.kernels)
             best = search.run(work, tuned.get(work.site.key, {}))
             if best is not None:
-                tuning.own(options.target, cpu)[work.site.key] = best
-                report.changed += 1
+                better[work.site.key] = best
+        if contender is None and better and clock() + CHECK_BUILDS * lowering < deadline:
+            better = stage.confirmed(module, builder.hints, tuned, better, clock, deadline)
+    tuning.own(options.target, cpu).update(better)
+    report.changed = len(better)
     return report
 
 
@@ -251,6 +267,61 @@ class Stage:
         executable = loaded(build(program, self.options), self.threads)
         inputs = random_inputs(program, builder.hints)
         return Kernel(self, executable, inputs, site or work.site)
+
+    def confirmed(
+        self,
+        module: Module,
+        hints: Mapping[str, int],
+        known: Mapping[str, Choices],
+        better: dict[str, Tuned],
+        clock: Callable[[], float],
+        deadline: float,
+    ) -> dict[str, Tuned]:
+        """Return what is faster in the model as well; all of it where that cannot be run."""
+        tuned = {**known, **{key: found.choices for key, found in better.items()}}
+        both = [_Model(self, module, hints, choices) for choices in (known, tuned)]
+        try:
+            for turn in range(CHECK_RUNS):
+                for model in both if turn % 2 else both[::-1]:
+                    model.run()
+                if turn and clock() >= deadline:
+                    break
+        except RuntimeFault:
+            return better
+        before, after = (model.seconds for model in both)
+        return {
+            key: found
+            for key, found in better.items()
+            if after.get(key, 0.0) <= (1 - CHECK_MARGIN) * before.get(key, math.inf)
+        }
+
+
+class _Model:
+    """The whole model, of which the kernels are timed. seconds: the least of any run, by key."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        module: Module,
+        hints: Mapping[str, int],
+        choices: Mapping[str, Choices],
+    ) -> None:
+        chooser = Chooser(choices, record=True)
+        options = replace(stage.options, profile=True)
+        program = builder_of(module, options, chooser).build()
+        self._keys = {name: site.key for name, site in chooser.sites.items()}
+        self._executable = loaded(build(program, options), stage.threads)
+        self._inputs = random_inputs(program, hints)
+        self.seconds: dict[str, float] = {}
+
+    def run(self) -> None:
+        sums: dict[str, float] = {}
+        for entry in profile(self._executable, lambda: self._executable(*self._inputs)):
+            key = self._keys.get(entry.kernel)
+            if key is not None:
+                sums[key] = sums.get(key, 0.0) + entry.seconds
+        for key, seconds in sums.items():
+            self.seconds[key] = min(seconds, self.seconds.get(key, math.inf))
 
 
 def _silent(stage: str, done: int, total: int) -> None:

@@ -283,6 +283,23 @@ def test_a_race_needs_both_the_least_and_the_median() -> None:
     assert slow.calls == 1 + search.EARLY_RUNS
 
 
+def test_what_is_slower_in_the_model_is_not_kept() -> None:
+    module = optimised(network())
+    builder = builder_of(module, options(), Chooser(record=True))
+    builder.build()
+    found = {work.site.key: work.site.decisions for work in works(builder)}
+    worst = {
+        key: max(d.candidates, key=lambda pair: pair[1])[0]
+        for key, decisions in found.items()
+        for d in decisions
+        if d.kind == "tile" and not any(e.kind == "algorithm" for e in decisions)
+    }
+    assert worst
+    better = {key: Tuned({"tile": name}, 2.0, 1.0) for key, name in worst.items()}
+    stage = search.Stage(options(), 1, 0)
+    assert stage.confirmed(module, builder.hints, {}, better, lambda: 0.0, 1.0) == {}
+
+
 # -- the file -----------------------------------------------------------------------------------
 
 
@@ -357,13 +374,19 @@ def _refs(module: Module) -> list[object]:
     return list(stored_refs(module))
 
 
+def accept_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every candidate win."""
+    monkeypatch.setattr(search, "race", lambda best, other, clock: (2e-6, 1e-6, True))
+    monkeypatch.setattr(search.Stage, "confirmed", lambda self, *arguments: arguments[3])
+
+
 def test_commands_tune_and_use_what_was_tuned(
     cli: Command,  # noqa: F811
     model: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(search, "race", lambda best, other, clock: (2e-6, 1e-6, True))
+    accept_all(monkeypatch)
     file, constants = tmp_path / "tuned.txt", ("--constants", tmp_path / "constants")
     arguments = ("compile", model, "-o", tmp_path / "a.so", "--tuning", file, *constants)
     assert cli(*arguments).code == 2
@@ -389,7 +412,7 @@ def test_commands_tune_and_use_what_was_tuned(
 
 def test_the_cache_keeps_what_was_tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TFC_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(search, "race", lambda best, other, clock: (2e-6, 1e-6, True))
+    accept_all(monkeypatch)
     x, y = numbers(40, 96), numbers(1, 20, 20, 32)
     before = tfc.compile(tfc.graph.Graph(network()))
     plain = before.ir("loops")
