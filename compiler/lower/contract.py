@@ -213,8 +213,8 @@ def tiles(c: Contraction, target: Target, hints: Mapping[str, int]) -> list[Cand
         limit = min(free // vectors, _most_rows(c, target))
         if limit < 1:
             break
-        if vectors > 4 and size.height * size.width > 4:
-            break
+        if vectors > 4 and size.height * size.width > 4 and not _pads_less(size.n, vectors, lanes):
+            continue
         for most in range(limit, 0, -1):
             th, tw = _fit_rows(size.height, size.width, most)
             tile = Tile(th, tw, vectors, lanes, cost.sets(machine, th * tw * vectors))
@@ -228,6 +228,12 @@ def tiles(c: Contraction, target: Target, hints: Mapping[str, int]) -> list[Cand
     known = {candidate.name for candidate in found}
     others = [candidate for name, candidate in lower.items() if name not in known]
     return [*best_first(found), *best_first(others)]
+
+
+def _pads_less(columns: int, vectors: int, lanes: int) -> bool:
+    """Whether panels of so many vectors pad the columns less than those of 2, 3 and 4 do."""
+    padded = [-(-columns // (v * lanes)) * v for v in (vectors, 2, 3, 4)]
+    return padded[0] < min(padded[1:])
 
 
 def _raised(c: Contraction, size: cost.Product) -> cost.Product:

@@ -198,3 +198,14 @@ def test_a_batch_of_right_sides_is_packed_one_by_one() -> None:
 def test_reduced_iterators_that_both_sides_run_through_become_one() -> None:
     c = _found(tensors((32, 48), (48, 40)), lambda b, x, w: b.matmul(x, w))
     assert extents(contract.collapse_reduced(c).reduced) == [48]
+
+
+@pytest.mark.parametrize(("columns", "vectors"), [(64, 4), (65, 5), (72, 5), (100, 7), (128, 2)])
+def test_many_vectors_where_they_pad_less(columns: int, vectors: int) -> None:
+    c = _found(tensors((400, 48), (48, columns)), lambda b, x, w: b.matmul(x, w))
+    tile = contract.tiles(c, parse_target("avx512"), {})[0].value
+    padded = -(-columns // tile.block) * tile.block
+    assert padded == -(-columns // 16) * 16
+    assert tile.vectors in (vectors, 2, 4)
+    assert tile.vectors == vectors or vectors <= 4
+    assert tile.th * tile.tw * tile.vectors + tile.vectors + 1 <= 32
