@@ -16,7 +16,7 @@ import numpy as np
 from tfc.ir.body import Expr, ExprBuilder
 from tfc.ir.build import GraphBuilder
 from tfc.ir.core import Value
-from tfc.ir.dims import UndecidableError, maximum, minimum
+from tfc.ir.dims import DimLike, UndecidableError, floordiv, maximum, minimum, mod
 from tfc.ir.opdef import Reject, Trait, require
 from tfc.ir.ops.common import (
     CLOSE,
@@ -367,23 +367,42 @@ def _truncated(x: Array, y: Array) -> tuple[Array, Array]:
     return quotient, x - quotient * y
 
 
-def _divisors(x: Array, y: Array) -> tuple[Array, Array]:
-    """For dims by dims: divisors of at least 1, and 0 where `y` is 0, else 1.
+def _divided_dims(x: Array, y: Array, one: Callable[[DimLike, DimLike], DimLike]) -> Array:
+    """`one(x, y)` of dims by dims that are 0 or more, with a divisor of at least 1; 0 where y is 0.
 
-    Refuses what may be below 0: truncating is flooring for x >= 0, y > 0.
+    Refuses divisors that may be below 0.
     """
-    if any((v < 0) for v in x.flat) or any(v < 0 for v in y.flat):
-        raise UndecidableError("division of dims that may be negative")
-    least, some = np.empty(y.shape, object), np.empty(y.shape, object)
-    for place, divisor in np.ndenumerate(y):
-        least[place], some[place] = maximum(divisor, 1), minimum(divisor, 1)
-    return least, some
+    dividends, divisors = np.broadcast_arrays(x.astype(object), y.astype(object))
+    found = []
+    for dividend, divisor in zip(dividends.flat, divisors.flat, strict=True):
+        if divisor < 0:
+            raise UndecidableError("division of dims by what is negative")
+        found.append(one(dividend, maximum(divisor, 1)) * minimum(divisor, 1))
+    return np.array(found, object).reshape(dividends.shape)
+
+
+def _may_be_negative(dim: DimLike) -> bool:
+    try:
+        return dim < 0
+    except UndecidableError:
+        return True
+
+
+def _truncated_dim(x: DimLike, y: DimLike) -> DimLike:
+    if not _may_be_negative(x):
+        return floordiv(x, y)
+    return floordiv(maximum(x, 0), y) - floordiv(maximum(-x, 0), y)
+
+
+def _modulo_dim(x: DimLike, y: DimLike) -> DimLike:
+    if _may_be_negative(x):
+        raise UndecidableError("remainder of a dim that may be negative")
+    return mod(x, y)
 
 
 def _div_ref(x: Array, y: Array) -> Array:
     if "O" in (x.dtype.kind, y.dtype.kind):
-        divisor, some = _divisors(x, y.astype(object))
-        return np.asarray(np.floor_divide(x.astype(object), divisor) * some)
+        return _divided_dims(x, y, _truncated_dim)
     return np.divide(x, y) if x.dtype.kind == "f" else _truncated(x, y)[0]
 
 
@@ -393,8 +412,7 @@ def _rem_ref(x: Array, y: Array) -> Array:
 
 def _mod_ref(x: Array, y: Array) -> Array:
     if "O" in (x.dtype.kind, y.dtype.kind):
-        divisor, _ = _divisors(x, y.astype(object))
-        return np.asarray(np.mod(x.astype(object), divisor))
+        return _divided_dims(x, y, _modulo_dim)
     return np.asarray(np.mod(x, y))
 
 
