@@ -46,6 +46,11 @@ class Tuning:
         """Return the choices by kernel for a `Chooser`."""
         return {key: tuned.choices for key, tuned in self.kernels(target, cpu).items()}
 
+    def knows(self, target: Target) -> bool:
+        """Whether kernels for a target were tried, be it that none was found better."""
+        wanted = target_text(target)
+        return any(name == wanted for name, _ in self.machines)
+
     def own(self, target: Target, cpu: str) -> dict[str, Tuned]:
         """Return what is known for a target on this very CPU, to be changed in place."""
         return self.machines.setdefault((target_text(target), cpu), {})
@@ -53,9 +58,8 @@ class Tuning:
     def text(self) -> str:
         lines = [HEADER]
         for (target, cpu), kernels in sorted(self.machines.items()):
-            if kernels:
-                lines += ["", f"target {target}", f"cpu {cpu}"]
-                lines += [_line(key, tuned) for key, tuned in sorted(kernels.items())]
+            lines += ["", f"target {target}", f"cpu {cpu}"]
+            lines += [_line(key, tuned) for key, tuned in sorted(kernels.items())]
         return "\n".join(lines) + "\n"
 
     def write(self, path: Path) -> None:

@@ -28,7 +28,7 @@ def with_tuning(options: Options, file: Path | None, *, missing: bool = False) -
         return replace(options, tuned={key: tuned.choices for key, tuned in known.items()})
     tuning = read_tuning(file, missing=missing)
     choices = tuning.choices(options.target, cpu)
-    if not choices and not missing:
+    if not missing and not tuning.knows(options.target):
         others = "; ".join(sorted({target for target, _ in tuning.machines})) or "nothing"
         wanted = target_text(options.target)
         raise UsageError(f"nothing is tuned for {wanted}, but for {others}", where=str(file))
@@ -50,7 +50,7 @@ def tuned(
     tuning = read_tuning(file, missing=True) if file is not None else _kept(options)
     report = tune(module, options, seconds, threads=threads, cpu=cpu, tuning=tuning)
     path = file or (options.cache / TUNING if options.cache is not None else None)
-    if path is not None and report.changed:
+    if path is not None and (report.changed or file is not None):
         tuning.write(path)
     return replace(options, tuned=tuning.choices(options.target, cpu)), report
 
