@@ -1,15 +1,22 @@
-"""The loop op `lookup` as LLVM text: two permutations of registers on AVX-512 VBMI, else loads."""
+"""The loop op `lookup` as LLVM text: permutations of registers on AVX-512, else loads.
+
+VBMI permutes all of a register, twice for the whole table. Without it 16 entries are looked up at a
+time, which is worth it for as many bytes as a register holds.
+"""
 
 from __future__ import annotations
 
-from tfc.compiler.codegen.llvm_types import literal, vector
+from tfc.compiler.codegen.llvm_types import literal, splat, vector
 from tfc.compiler.codegen.memory import table_of
 from tfc.compiler.codegen.values import ValueBuilder
 from tfc.ir.core import Op
-from tfc.ir.types import VectorType
+from tfc.ir.types import I8, VectorType
 
 # Bytes of a register, and of the pair of registers that one permutation chooses from.
 _REGISTER, _PAIR = 64, 128
+# Entries that one shuffle within 128 bits chooses from.
+_PART = 16
+_SHUFFLE = "@llvm.x86.avx512.pshuf.b.512"
 _PERMUTE = "@llvm.x86.avx512.vpermi2var.qi.512"
 
 
@@ -20,6 +27,8 @@ def lookup(e: ValueBuilder, op: Op) -> None:
         e.values[op.result] = _loaded(e, op, value)
     elif e.target.permutes_bytes and x.type.lanes <= _REGISTER:
         e.values[op.result] = _permuted(e, op, value, x.type.lanes)
+    elif e.target.arch == "x86_64" and 8 * x.type.lanes == e.target.vector_bits == 8 * _REGISTER:
+        e.values[op.result] = _in_parts(e, op, value)
     else:
         e.values[op.result] = _one_by_one(e, op, value, x.type.lanes)
 
@@ -38,6 +47,22 @@ def _one_by_one(e: ValueBuilder, op: Op, value: str, lanes: int) -> str:
         entry = _loaded(e, op, byte)
         rhs = f"insertelement {type} {found}, i8 {entry}, i64 {lane}"
         found = e.let(type, rhs, found, entry)
+    return found
+
+
+def _in_parts(e: ValueBuilder, op: Op, value: str) -> str:
+    """Try every byte in each part of the table; out of it an index has bit 7, and gives 0."""
+    type, values = vector("i8", _REGISTER), op.attrs.values.values
+    e.declare(type, _SHUFFLE, [type] * 2)
+    found = ""
+    for first in range(0, len(values), _PART):
+        part = [literal(v, op.attrs.dtype) for v in values[first : first + _PART]]
+        table = ", ".join(f"i8 {entry}" for entry in part * (_REGISTER // _PART))
+        moved = e.op("sub", type, value, splat(literal(first, I8), type)) if first else value
+        index = e.intrinsic("uadd.sat", type, (type, moved), (type, splat("112", type)))
+        call = f"call {type} {_SHUFFLE}({type} <{table}>, {type} {index})"
+        entries = e.let(type, call, index)
+        found = e.op("or", type, found, entries) if found else entries
     return found
 
 

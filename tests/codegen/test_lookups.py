@@ -52,7 +52,8 @@ def test_every_byte_finds_its_entry(target: str, dtype: DType, lanes: int) -> No
 
 def test_registers_are_permuted_where_an_instruction_does_that() -> None:
     assert "vpermi2var" in kernel_text(kernel(16, U8), parse_target(PERMUTES))
-    assert "vpermi2var" not in kernel_text(kernel(16, U8), parse_target("avx512"))
+    assert "vpermi2var" not in kernel_text(kernel(64, U8), parse_target("avx512"))
+    assert "pshuf" in kernel_text(kernel(64, U8), parse_target("avx512"))
 
 
 def test_a_table_is_looked_up_by_bytes_and_has_all_of_them() -> None:
