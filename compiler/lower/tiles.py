@@ -17,7 +17,6 @@ from tfc.compiler.lower.contract import (
     collapse_reduced,
     panel_of,
     stride_of,
-    widest_group,
     with_packed_right,
 )
 from tfc.compiler.lower.tiles_base import (
@@ -26,6 +25,7 @@ from tfc.compiler.lower.tiles_base import (
     pack_weights,
     raised,
     standing_weights,
+    steps_of,
 )
 from tfc.compiler.target import Target
 from tfc.ir.body import Iter
@@ -162,8 +162,8 @@ class TilePlan:
 
 def plans(c: Contraction, target: Target, hints: Mapping[str, int]) -> list[Candidate[TilePlan]]:
     """How tiles can compute a contraction by constants, for each shape of blocks the best way."""
-    group = widest_group(c)
-    if not group or not c.rows or not target.has_tiles(c.left.load.dtype):
+    group = steps_of(c, target)
+    if not group:
         return []
     hints = raised(c, hints)
     found = []

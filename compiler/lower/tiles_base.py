@@ -18,8 +18,10 @@ from tfc.compiler.lower.contract import (
     Contraction,
     pack_constant,
     panel_of,
+    widest_group,
 )
 from tfc.compiler.lower.emitter import Emitter, Lane
+from tfc.compiler.target import Target
 from tfc.ir.body import Iter
 from tfc.ir.core import Block, Value
 from tfc.ir.dims import DimLike, product, symbol, symbols_of
@@ -58,6 +60,14 @@ class Plan(Protocol):
 
     def weights_at(self, chunk: DimLike) -> DimLike:
         """Where the first tile of weights of a chunk lies."""
+
+
+def steps_of(c: Contraction, target: Target) -> int:
+    """How many steps an element of sums takes at once, 0 where tiles cannot compute it."""
+    empty = any(it.extent == 0 for it in (*c.batch, *c.rows))
+    if empty or not c.rows or not target.has_tiles(c.left.load.dtype):
+        return 0
+    return widest_group(c)
 
 
 def raised(c: Contraction, hints: Mapping[str, int]) -> Mapping[str, int]:

@@ -19,7 +19,6 @@ from tfc.compiler.lower.contract import (
     collapse_reduced,
     panel_of,
     stride_of,
-    widest_group,
     with_packed_right,
 )
 from tfc.compiler.lower.emitter import Emitter
@@ -31,6 +30,7 @@ from tfc.compiler.lower.tiles_base import (
     pack_weights,
     raised,
     standing_weights,
+    steps_of,
 )
 from tfc.compiler.target import Target
 from tfc.ir.body import Iter
@@ -114,8 +114,8 @@ class CopyPlan:
 
 def plans(c: Contraction, target: Target, hints: Mapping[str, int]) -> list[Candidate[CopyPlan]]:
     """How tiles of copied rows can compute a contraction by constants."""
-    group = widest_group(c)
-    if not group or not c.rows or not target.has_tiles(c.left.load.dtype):
+    group = steps_of(c, target)
+    if not group:
         return []
     hints = raised(c, hints)
     size = c.left.load.dtype.bytes
