@@ -41,6 +41,8 @@ from tfc.ir.types import DType
 Array = npt.NDArray[Any]
 PAGE = 4096
 MAX_VECTORS = 8
+# Fewer rows by more than four vectors wait for their loads.
+LEAST_WIDE_ROWS = 3
 MIN_WORK = 512
 # Registers that a step needs beside the accumulators: for each vector, and at all. A `dot` of
 # bytes that is no instruction widens both sides.
@@ -213,7 +215,8 @@ def tiles(c: Contraction, target: Target, hints: Mapping[str, int]) -> list[Cand
         limit = min(free // vectors, _most_rows(c, target))
         if limit < 1:
             break
-        if vectors > 4 and size.height * size.width > 4 and not _pads_less(size.n, vectors, lanes):
+        wide = vectors > 4 and size.height * size.width > 4
+        if wide and (limit < LEAST_WIDE_ROWS or not _pads_less(size.n, vectors, lanes)):
             continue
         for most in range(limit, 0, -1):
             th, tw = _fit_rows(size.height, size.width, most)
