@@ -44,10 +44,6 @@ class Decision:
     candidates: tuple[tuple[str, float], ...]
     tuned: bool = False
 
-    @property
-    def cycles(self) -> float:
-        return dict(self.candidates)[self.chosen]
-
 
 @dataclass
 class Site:
