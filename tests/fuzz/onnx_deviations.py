@@ -182,6 +182,10 @@ def _far_offsets(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> b
     return not bool((np.abs(x[2].astype(np.float64)) < 1e6).all())
 
 
+def _unbounded_halves(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    return _halves(attrs, x, y) and _unbounded(attrs, x, y)
+
+
 def _no_rows(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
     return any(a.size == 0 for a in y)
 
@@ -264,7 +268,7 @@ DEVIATIONS: dict[str, Sequence[Deviation]] = {
     ),
     "LpPool": (_SAME, _F32, _HALF),
     "LRN": (_HALF, _F32, Deviation("sums of squares slide, and cancel", _wide)),
-    "Unique": (_ORDER,),
+    **dict.fromkeys(("Unique", "NonMaxSuppression"), (_ORDER,)),
     "Scan": (Deviation("stacks without elements trap", _no_rows),),
     "Loop": (Deviation("stacks of no rounds may have no further dims", _no_rows),),
     **dict.fromkeys(("ScatterND", "ScatterElements"), (_LOST,)),
@@ -303,7 +307,10 @@ DEVIATIONS: dict[str, Sequence[Deviation]] = {
         Deviation("what is outside counts as 0 times the first element, not as 0", _unbounded),
     ),
     "Normalizer": (Deviation("squares and sums of integers wrap", _integers),),
-    "DeformConv": (Deviation("far places have no defined value", _far_offsets),),
+    "DeformConv": (
+        Deviation("far places have no defined value", _far_offsets),
+        Deviation("in f16 what is outside counts as 0 times an element", _unbounded_halves),
+    ),
     "AffineGrid": (Deviation("a lone position is 1, and not -1", _one_position),),
     "MaxUnpool": (
         Deviation("indices are in the shape given, not in that inferred as in onnx's cases",
@@ -327,6 +334,7 @@ ROUGH = {
     **dict.fromkeys(("LSTM", "GRU", "RNN", "Tanh"), 4.0),
     **dict.fromkeys(("Resize", "Upsample"), 2.0),
     "Selu": 8.0,
+    "InstanceNormalization": 16.0,
     **dict.fromkeys(("HammingWindow", "HannWindow", "BlackmanWindow"), 1.0),
     **dict.fromkeys(("DFT", "STFT"), 16.0),
 }

@@ -47,7 +47,7 @@ EXPONENT = {"f64": 1023, "f32": 127, "f16": 127, "bf16": 127}
 """Of two: the largest number that sums of a type are held in."""
 SUMS = (Kind.REDUCTION, Kind.CONTRACTION, Kind.WINDOW, Kind.COMPOSITE)
 PRODUCTS = {"reduce_prod", "cumprod"}
-SPREADING = {"conv", "conv_transpose", "batch_norm"}
+SPREADING = {"conv", "conv_transpose", "batch_norm", "det"}
 """Where infinities and NaN may reach more results (docs/numerics.md)."""
 ANYTHING = (np.nan, np.inf, -np.inf, 1e300, -1e300, 0.0)
 FEW, MANY = 6, 60
@@ -99,7 +99,7 @@ class Disturbed(Interpreter):
             self._disturb(op, operands, value, array, tolerance)
             for value, array, tolerance in zip(op.results, found, allowed, strict=True)
         ]
-        if any(allowed) and defn.kind in SUMS:
+        if any(allowed) and (defn.kind in SUMS or op.name in SPREADING):
             return [
                 self._overflown(op, operands, values, index, array)
                 for index, array in enumerate(moved)

@@ -13,7 +13,7 @@ from tfc.compiler.frontends.onnx.window import read_window
 from tfc.ir.build import tensor_type
 from tfc.ir.core import Value
 from tfc.ir.dims import DimLike, maximum, product
-from tfc.ir.types import F32, F64, I64
+from tfc.ir.types import F32, F64, I64, DType
 
 # One axis of the places to read: (index as a whole number in floats, its weight).
 Tap = tuple[Value, "Value | None"]
@@ -101,6 +101,11 @@ def _taps(ctx: Context, x: Value, mode: str) -> list[Tap]:
     ]
 
 
+def _weighted(ctx: Context, taps: Sequence[Tap], dtype: DType) -> list[Tap]:
+    """Taps with weights of the image's element type; coordinates may be wider."""
+    return [(index, None if w is None else ctx.cast(w, dtype)) for index, w in taps]
+
+
 def _cubic_weight(ctx: Context, x: Value, far: bool) -> Value:
     """Keys' cubic convolution (IEEE ASSP 29, 1981) at distance x: below 1, or from 1 to 2."""
     a = _CUBIC
@@ -145,10 +150,7 @@ def _grid_sample(ctx: Context) -> Results:
         if mode == "nearest":
             at = ctx.b.round(at)
         at = _PADDINGS[padding](ctx, at, dim, align)[0] if padding != "zeros" else at
-        taps.append([
-            (index, None if weight is None else ctx.cast(weight, dtype))
-            for index, weight in _taps(ctx, at, mode)
-        ])  # fmt: skip
+        taps.append(_weighted(ctx, _taps(ctx, at, mode), dtype))
 
     def inside(axis: int, index: Value) -> tuple[Value, Value | None]:
         found, counts = _PADDINGS[padding](ctx, index, spatial[axis], align)
@@ -378,7 +380,7 @@ def _pixels_of_bins(ctx: Context, start: Value, end: Value, count: int, dim: Dim
 
 def _deform_conv(ctx: Context) -> Results:
     """Read each tap of each window where its offset says, then one product with the weights."""
-    x, w, offset = ctx.x(0), ctx.x(1), ctx.x(2)
+    x, w, offset = ctx.x(0), ctx.x(1), _coordinates(ctx, ctx.x(2))
     window = read_window(ctx, ctx.shape(1)[2:])
     groups, parts = ctx.integer("group", 1), ctx.integer("offset_group", 1)
     n, c, *spatial = ctx.shape(0)
@@ -398,7 +400,7 @@ def _deform_conv(ctx: Context) -> Results:
     read = _read(
         ctx,
         images,
-        [_taps(ctx, v, "linear") for v in at],
+        [_weighted(ctx, _taps(ctx, v, "linear"), ctx.type(0).dtype) for v in at],
         lambda axis, i: (_clamped(ctx, i, spatial[axis]), _zeros(ctx, i, spatial[axis], True)[1]),
     )
     columns = ctx.reshape(read, (n * parts, c // parts, taps, product(out)))
