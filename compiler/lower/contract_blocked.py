@@ -39,6 +39,7 @@ COPIED_CHUNK, COPIED_GROUP = 128, 16
 LEAST_WORK = 1 << 21
 # Fewer tiles do not repay copies of columns, fewer panels none of rows.
 LEAST_TILES, LEAST_PANELS = 4, 8
+LEAST_TASKS = 8
 # Steps that copies of columns ask for in advance.
 STEPS_AHEAD = 8
 LINE = 64
@@ -139,8 +140,21 @@ def make_plan(c: Contraction, tile: Tile, packed: bool, machine: Machine) -> Blo
     else:
         chunk, group = steps if steps <= WHOLE else even(steps, CHUNK), GROUP
     most = max(half // (chunk * dtype.bytes * tile.tw), 1)
-    size = even(tiles, most), even(panels, group)
-    return Blocking(tile, *size, chunk, steps, copies_left, copies_right)
+    height, width = _shared_out(tiles, panels, even(tiles, most), even(panels, group))
+    if height < 2:
+        # Blocks of one tile share nothing.
+        return None
+    return Blocking(tile, height, width, chunk, steps, copies_left, copies_right)
+
+
+def _shared_out(tiles: int, panels: int, height: int, width: int) -> tuple[int, int]:
+    """Blocks of height tiles by width panels, halved until they are enough tasks for threads."""
+    while -(-tiles // height) * -(-panels // width) < LEAST_TASKS and height * width > 1:
+        if width > 1:
+            width = -(-width // 2)
+        else:
+            height = -(-height // 2)
+    return height, width
 
 
 def _collide(side: Factor, it: Iter, most: int | None = None) -> bool:

@@ -31,12 +31,18 @@ LEVELS = [level for level in ("x86-64", "avx2", "avx512") if can_run(level)]
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks that small matrices fill several of."""
     changes = {"WHOLE": 40, "CHUNK": 24, "GROUP": 2, "COPIED_CHUNK": 20, "COPIED_GROUP": 2}
-    for name, value in {**changes, "LEAST_WORK": 1, "LEAST_PANELS": 2, "PAGE": 64}.items():
+    for name, value in {
+        **changes,
+        "LEAST_WORK": 1,
+        "LEAST_PANELS": 2,
+        "LEAST_TASKS": 1,
+        "PAGE": 64,
+    }.items():
         monkeypatch.setattr(contract_blocked, name, value)
 
 
 def target_of(level: str) -> Target:
-    return with_caches(parse_target(level), 32 << 10, 8 << 10, 1 << 20)
+    return with_caches(parse_target(level), 32 << 10, 16 << 10, 1 << 20)
 
 
 def numbers(*shape: int, seed: int = 0) -> Array:
@@ -80,7 +86,7 @@ CASES = [
     # rows, columns, steps, turned, constant right side
     (70, 80, 90, False, True),
     (61, 96, 64, False, True),
-    (50, 33, 48, False, False),
+    (50, 33, 70, False, False),
     (50, 48, 111, False, False),
     (67, 50, 130, False, False),
     (64, 96, 50, True, True),
@@ -110,7 +116,7 @@ def test_products_in_blocks_are_exact(level: str) -> None:
 
 
 def test_the_interpreter_agrees() -> None:
-    x, w = numbers(50, 48).astype(np.float32), numbers(48, 33, seed=1).astype(np.float32)
+    x, w = numbers(50, 70).astype(np.float32), numbers(70, 33, seed=1).astype(np.float32)
     program = program_of(product_graph(x.shape, w, F32, False, False), target_of("avx512"))
     got = run_program(program, {"x0": x, "x1": w})["y0"]
     bias = numbers(33, seed=2).astype(np.float32)
@@ -152,3 +158,11 @@ def test_what_the_caches_hold_is_not_blocked() -> None:
 @pytest.mark.parametrize(("count", "most", "size"), [(1, 5, 1), (10, 5, 5), (11, 5, 4), (9, 4, 3)])
 def test_parts_are_even(count: int, most: int, size: int) -> None:
     assert even(count, most) == size
+
+
+@pytest.mark.parametrize(("tiles", "panels"), [(6, 2), (1, 40), (40, 1), (3, 3), (2, 2)])
+def test_blocks_are_enough_for_threads(tiles: int, panels: int) -> None:
+    least = contract_blocked.LEAST_TASKS
+    height, width = contract_blocked._shared_out(tiles, panels, tiles, panels)
+    tasks = -(-tiles // height) * -(-panels // width)
+    assert tasks >= least or height * width == 1
