@@ -57,7 +57,7 @@ def lower_module(
             made(kernel)
 
     builder = builder_of(module, options, chooser or Chooser(options.tuned))
-    builder.kernels.made = finished
+    builder.kernels.maker.made = finished
     program = builder.build()
     if options.verify:
         verify_function(program, program.main)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from tfc.compiler.cost.choice import Chooser, Site
 from tfc.compiler.cost.expression import estimate
+from tfc.compiler.lower.group import Group
 from tfc.compiler.lower.items import Branch, Call, Item, Repeat
-from tfc.compiler.lower.kernels import Group, KernelBuilder
+from tfc.compiler.lower.kernels import KernelBuilder
 from tfc.compiler.lower.main import MainWriter
 from tfc.compiler.lower.program import ProgramBuilder, deep_recursion
 from tfc.compiler.lower.storage import PARTS, STEP, Place, Root, RootKind
@@ -73,7 +74,12 @@ def alone(builder: ProgramBuilder, op: Op, chooser: Chooser) -> tuple[Module, Si
     """
     program = Module("loop", constants=builder.store, source=builder.source.source)
     kernels = KernelBuilder(
-        program, builder.storage, builder.target, builder.hints, builder.kernels.fast, chooser
+        program,
+        builder.storage,
+        builder.target,
+        builder.hints,
+        builder.kernels.products.fast,
+        chooser,
     )
     with deep_recursion():
         steps = kernels.group(Group.of(op))
@@ -95,7 +101,7 @@ def alone(builder: ProgramBuilder, op: Op, chooser: Chooser) -> tuple[Module, Si
         block.add_arg(TensorType(U8, (symbol(name),)), f"size.{name}")
     block.append(Op(OPS["return"], (), NoAttrs(), ()))
     source = Function("main", block, "func", symbols)
-    MainWriter(program, source, builder.storage, kernels.data, builder.hints).write(items)
+    MainWriter(program, source, builder.storage, kernels.maker.data, builder.hints).write(items)
     found = (chooser.sites[step.kernel] for step in steps if step.kernel in chooser.sites)
     return program, next(found, None)
 

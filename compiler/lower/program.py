@@ -8,9 +8,11 @@ from contextlib import contextmanager
 
 from tfc.compiler.cost.choice import Chooser
 from tfc.compiler.cost.expression import estimate
+from tfc.compiler.lower.group import Group, Step
 from tfc.compiler.lower.items import Bound, Branch, Call, Demand, Item, Repeat, Scalar
-from tfc.compiler.lower.kernels import Group, KernelBuilder, Made, Step
+from tfc.compiler.lower.kernels import KernelBuilder
 from tfc.compiler.lower.main import MainWriter
+from tfc.compiler.lower.maker import Made
 from tfc.compiler.lower.planes import FAST
 from tfc.compiler.lower.storage import (
     CHECK,
@@ -52,7 +54,7 @@ def lower(
     Raises UnsupportedError and CompileError.
     """
     builder = ProgramBuilder(module, target, hints, fast, chooser)
-    builder.kernels.made = made
+    builder.kernels.maker.made = made
     return builder.build()
 
 
@@ -105,7 +107,7 @@ class ProgramBuilder:
             self._lower_op(op)
         self._finish_outputs()
         writer = MainWriter(
-            self.program, self.function, self.storage, self.kernels.data, self.hints
+            self.program, self.function, self.storage, self.kernels.maker.data, self.hints
         )
         writer.write(self.items)
         return self.program

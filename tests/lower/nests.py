@@ -9,7 +9,7 @@ import numpy as np
 
 from tests.lower.native import graph
 from tfc.compiler.lower.compose import Access, Composer, Nest, Output
-from tfc.compiler.lower.kernels import Group
+from tfc.compiler.lower.group import Group
 from tfc.compiler.lower.storage import Storage, index_iters, shape_of
 from tfc.ir.arrays import Array
 from tfc.ir.body import Load, Position, loads
