@@ -470,13 +470,16 @@ def substitute(
     """Replace symbols by dims and normalise again, with `env` bounding the new symbols."""
     if isinstance(dim, int) or not values:
         return dim
-    total: DimLike = 0
+    if env is None and symbols_of(dim).isdisjoint(values):
+        return dim
+    sums: dict[Monomial, int] = {}
     for mono, coeff in dim.terms:
         part: DimLike = coeff
         for atom in mono:
             part = part * _substitute_atom(atom, values, env)
-        total = total + part
-    return total
+        for left, factor in terms_of(part):
+            sums[left] = sums.get(left, 0) + factor
+    return from_terms(sums)
 
 
 def _substitute_atom(

@@ -183,18 +183,20 @@ def test_a_constant_mask_is_counted_when_compiling() -> None:
     assert str(result.type) == f"f32[{MASKS[2][:2].sum()}, 3]"
 
 
-def test_a_branch_cannot_hand_out_what_only_it_has_counted() -> None:
+def test_a_branch_hands_out_what_only_it_has_counted() -> None:
     def branch(op: str) -> Any:
         node = helper.make_node(op, ["x"], ["z"])
         return helper.make_graph([node], op, [], [helper.make_empty_tensor_value_info("z")])
 
-    x = np.zeros((2, 3), np.int64)
+    x = np.array([[0, -2, 3], [4, 0, 0]], np.int64)
     node = helper.make_node(
         "If", ["c"], ["y"], then_branch=branch("NonZero"), else_branch=branch("Abs")
     )
     model = make_model([node], [value_info("x", x), value_info("c", np.array(True))], ["y"])
-    with pytest.raises(UnsupportedError, match=r"z_count.*which is known in a branch alone"):
-        load(model)
+    executable = tfc.compile(model)
+    for numbers in (x, 0 * x, np.ones_like(x)):
+        for choice, wanted in ((True, np.stack(np.nonzero(numbers))), (False, np.abs(numbers))):
+            agree(model, executable, {"x": numbers, "c": np.array(choice)}, [wanted])
 
 
 def test_a_round_may_count_but_not_stack_what_it_has_counted() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 import tfc.ir.ops  # noqa: F401
 from tfc.ir.core import SymbolInfo
-from tfc.ir.dims import DimLike, floordiv, symbol
+from tfc.ir.dims import DimLike, floordiv, from_terms, substitute, symbol, symbols_of, terms_of
 from tfc.ir.errors import UsageError
 from tfc.ir.opdef import OPS
 from tfc.ir.symbols import bind_shapes, check_bounds, dims_in, type_symbols, with_symbols
@@ -72,3 +72,14 @@ def test_replacing_reaches_nested_values_and_keeps_what_has_no_symbol() -> None:
     assert with_symbols(changed, {"N": 4}) is changed
     assert with_symbols(buffer(F32, N, 2), {"N": 3}) == buffer(F32, 3, 2)
     assert with_symbols(TensorType(I64, (N,)), {"N": S}) == TensorType(I64, (S,))
+
+
+def test_long_sums_are_substituted_in_time_linear_in_their_length() -> None:
+    """A model that joins what it finds has dims of as many symbols as it joins parts."""
+    names = [f"n{i}" for i in range(20_000)]
+    total = from_terms({mono: 1 for name in names for mono, _ in terms_of(symbol(name))})
+    for name in names[:5]:
+        total = substitute(total, {name: S})
+    assert len(terms_of(total)) == len(names) - 4
+    assert symbols_of(total) == {"S", *names[5:]}
+    assert substitute(total, {"N": S}) is total

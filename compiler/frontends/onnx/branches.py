@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from tfc.compiler.frontends.onnx.conditions import falsity, negated
 from tfc.compiler.frontends.onnx.context import Context, Results, Rule
-from tfc.compiler.frontends.onnx.flow import assuming, flat, refuse_counted, region, scalar
+from tfc.compiler.frontends.onnx.flow import assuming, flat, region, scalar
 from tfc.compiler.frontends.onnx.nested import Item, alike, describe, with_leaves
 from tfc.ir.build import tensor_type
 from tfc.ir.core import Block, Value
-from tfc.ir.dims import DimLike
+from tfc.ir.dims import DimLike, maximum, symbols_of
 from tfc.ir.errors import ModelError
+from tfc.ir.extent import most
 from tfc.ir.opdef import OPS
 from tfc.ir.ops.common import unify_dims
+from tfc.ir.ops.parts import take_range
 from tfc.ir.symbols import bound_by, type_symbols
 
 
@@ -52,16 +54,16 @@ def _if(ctx: Context) -> Results:
                 raise side.error
             return _only(ctx, condition, zero, taken, taken is then, reason)
     if _unified(ctx, then, other):
-        return _both(ctx, condition, then, other)
+        values = [flat(side.values) for side in (then, other)]
+        results = iter(_both(ctx, condition, (then, other), values))
+        return [with_leaves(item, results) for item in then.values]
+    if _same_ranks(then, other) and (zero is None or _is_late(ctx, zero, then, other)):
+        return _uneven(ctx, condition, (then, other))
     shapes = [", ".join(map(describe, side.values)) for side in (then, other)]
     reason = f"the branches give {shapes[0]} and {shapes[1]}"
     if zero is None:
-        try:
-            for side in (then, other):
-                refuse_counted(ctx, side.block, flat(side.values), "in a branch alone")
-        finally:
-            for side in (then, other):
-                side.block.clear()
+        for side in (then, other):
+            side.block.clear()
         raise ctx.unsupported(
             f"{reason}; fix a dynamic dim with dims if that decides the condition"
         )
@@ -104,7 +106,7 @@ def _unified(ctx: Context, then: _Side, other: _Side) -> bool:
     """
     if not all(map(alike, then.values, other.values)):
         return False
-    own = {bound_by(op) for side in (then, other) for op in side.block}
+    late = ctx.importer.symbols.late_from(0)
     shapes = []
     for x, y in zip(flat(then.values), flat(other.values), strict=True):
         a, b = tensor_type(x), tensor_type(y)
@@ -113,7 +115,7 @@ def _unified(ctx: Context, then: _Side, other: _Side) -> bool:
         if a.rank != b.rank:
             return False
         dims = [unify_dims(m, n) for m, n in zip(a.shape, b.shape, strict=True)]
-        if None in dims or (type_symbols(a) | type_symbols(b)) & own:
+        if None in dims or (a != b and (type_symbols(a) | type_symbols(b)) & late):
             return False
         shapes.append([dim for dim in dims if dim is not None])
     for side in (then, other):
@@ -125,15 +127,92 @@ def _unified(ctx: Context, then: _Side, other: _Side) -> bool:
     return True
 
 
-def _both(ctx: Context, condition: Value, then: _Side, other: _Side) -> Results:
-    for side in (then, other):
+def _same_ranks(then: _Side, other: _Side) -> bool:
+    pairs = zip(flat(then.values), flat(other.values), strict=False)
+    return all(map(alike, then.values, other.values)) and all(
+        tensor_type(x).rank == tensor_type(y).rank for x, y in pairs
+    )
+
+
+def _is_late(ctx: Context, zero: DimLike, then: _Side, other: _Side) -> bool:
+    """Whether only the run knows what decides, or a dim in which the branches differ."""
+    differing = {zero}
+    for x, y in zip(flat(then.values), flat(other.values), strict=True):
+        pairs = zip(tensor_type(x).shape, tensor_type(y).shape, strict=True)
+        differing |= {dim for pair in pairs if pair[0] != pair[1] for dim in pair}
+    late = ctx.importer.symbols.late_from(0)
+    return any(symbols_of(dim) & late for dim in differing)
+
+
+def _uneven(ctx: Context, condition: Value, sides: tuple[_Side, _Side]) -> Results:
+    """Results of the sizes that the branch a run takes gives.
+
+    Each branch pads to what both can be at most, and hands out the sizes: behind it they are bound.
+    """
+    shapes = [[tensor_type(x).shape for x in flat(side.values)] for side in sides]
+    limits = [_limits(side.block) for side in sides]
+    places = [list(zip(*pair, strict=True)) for pair in zip(*shapes, strict=True)]
+    most_of = {
+        (a, b): a if a == b else maximum(most(a, limits[0]), most(b, limits[1]))
+        for dims in places
+        for a, b in dims
+    }
+    differ = [pair for pair in most_of if pair[0] != pair[1]]
+    values = []
+    for k, side in enumerate(sides):
         with ctx.b.at(side.block):
-            ctx.b.op("yield", *flat(side.values))
-    assumes = tuple(tuple(side.assumed.items()) for side in (then, other))
+            padded = [
+                _padded(ctx, x, [most_of[pair] for pair in dims])
+                for x, dims in zip(flat(side.values), places, strict=True)
+            ]
+            values.append([*padded, *(ctx.numbers([pair[k]], rank=0) for pair in differ)])
+    results = _both(ctx, condition, sides, values)
+    label = f"{ctx.node.name or ctx.node.output[0]}_size"
+    counts = results[len(places) :]
+    sizes = {
+        pair: ctx.bind(count, most_of[pair], label)
+        for pair, count in zip(differ, counts, strict=True)
+    }
+    found = []
+    for value, dims in zip(results, places, strict=False):
+        for axis, pair in enumerate(dims):
+            if pair in sizes:
+                value = take_range(ctx.b, value, axis, 0, sizes[pair])
+        found.append(value)
+    leaves = iter(found)
+    return [with_leaves(item, leaves) for item in sides[0].values]
+
+
+def _limits(block: Block) -> dict[str, DimLike]:
+    """The bounds of the symbols that a block binds, over those known in front of it."""
+    found: dict[str, DimLike] = {}
+    for op in block:
+        name = bound_by(op)
+        if name is not None:
+            found[name] = most(op.attrs.hi, found)
+    return found
+
+
+def _padded(ctx: Context, x: Value, shape: Sequence[DimLike]) -> Value:
+    own = tensor_type(x).shape
+    if own == tuple(shape):
+        return x
+    more = tuple(most - dim for most, dim in zip(shape, own, strict=True))
+    padded: Value = ctx.b.pad(x, lo=(0,) * len(more), hi=more, mode="constant")
+    return padded
+
+
+def _both(
+    ctx: Context, condition: Value, sides: tuple[_Side, _Side], values: Sequence[Sequence[Value]]
+) -> list[Value]:
+    """The results of an `if` whose branches give `values`, of the same types two by two."""
+    for side, given in zip(sides, values, strict=True):
+        with ctx.b.at(side.block):
+            ctx.b.op("yield", *given)
+    assumes = tuple(tuple(side.assumed.items()) for side in sides)
     attrs = OPS["if"].attrs(assumes=assumes)
-    blocks = (then.block, other.block)
-    results = iter(ctx.b.emit(OPS["if"], (condition,), attrs, blocks).results)
-    return [with_leaves(item, results) for item in then.values]
+    blocks = [side.block for side in sides]
+    return list(ctx.b.emit(OPS["if"], (condition,), attrs, blocks).results)
 
 
 def _only(

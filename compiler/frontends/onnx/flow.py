@@ -94,13 +94,14 @@ def _same_types(ctx: Context, one: Sequence[Item], other: Sequence[Item]) -> boo
     return True
 
 
-def refuse_counted(ctx: Context, block: Block, values: Sequence[Value], where: str) -> None:
-    """Refuse to hand a value out of a region in which one of its dims was bound."""
+def _refuse_counted(ctx: Context, block: Block, values: Sequence[Value]) -> None:
+    """Refuse to stack values of which a dim was bound in the round."""
     own = {bound_by(op) for op in block}
     for value in values:
         for name in sorted(type_symbols(value.type) & own):
             raise ctx.unsupported(
-                f"{value.name or 'a value'} is {value.type} by {name}, which is known {where}"
+                f"{value.name or 'a value'} is {value.type} by {name}, "
+                "which is known in one round alone"
             )
 
 
@@ -140,7 +141,7 @@ def _loop(ctx: Context) -> Results:
             again = scalar(ctx, tensor(values[0]), "the condition")
             following, stacked = _split(loop, values)
             fits = _same_types(ctx, loop.inits, following)
-            refuse_counted(ctx, block, stacked, "in one round alone")
+            _refuse_counted(ctx, block, stacked)
     except UnsupportedError:
         # A round whose number is known may be possible.
         _want_count(ctx, loop)
