@@ -223,6 +223,14 @@ def test_results_of_absurdly_many_places_are_refused() -> None:
         load(vectorizer(ints(1, 2), ngram_indexes=[0, 1 << 40]))
 
 
+def test_absurdly_many_skips_are_refused_where_rows_are_of_open_length() -> None:
+    model = vectorizer(ints(1, 2), max_skip_count=1 << 40)
+    load(model)
+    model.graph.input[0].CopyFrom(value_info("x", ints(1), ["n"]))
+    with pytest.raises(UnsupportedError, match="2-grams with up to 1099511627776 tokens skipped"):
+        load(model)
+
+
 # -- optimisers -----------------------------------------------------------------------------------
 
 

@@ -15,6 +15,8 @@ from tfc.ir.dims import maximum
 from tfc.ir.types import F32, I64
 
 MAX_PLACES = 1 << 27
+# Comparisons of rows with tokens of n-grams, each of which is ops of its own.
+MAX_COMPARISONS = 1 << 12
 MODES = ("TF", "IDF", "TFIDF")
 
 
@@ -83,10 +85,13 @@ def _counted(ctx: Context, rows: Value, grams: Array, skips: int) -> Value:
     batch, length = tensor_type(rows).shape
     n = grams.shape[1]
     total: Value = ctx.b.full((batch, len(grams)), 0, I64)
-    for step in range(1, skips + 1 if n > 1 else 2):
+    steps = skips if n > 1 else 1
+    if isinstance(length, int) and n > 1:
+        steps = min(steps, (length - 1) // (n - 1))
+    if n * steps > MAX_COMPARISONS:
+        raise ctx.unsupported(f"{n}-grams with up to {steps - 1} tokens skipped, in {length}")
+    for step in range(1, steps + 1):
         size = maximum(length - (n - 1) * step, 0)
-        if size == 0:
-            break
         hits: Value | None = None
         for i in range(n):
             tokens = ctx.reshape(part(ctx, rows, {1: (i * step, size, 1)}), (batch, size, 1))
