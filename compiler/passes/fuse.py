@@ -238,10 +238,13 @@ class _Group:
                         return True
         return False
 
-    def _chain(self, value: Value) -> list[Op]:
-        """The ops from `value` to a contraction or window, each used once but it; or none."""
+    def _chain(self, value: Value, most: int = MAX_OPS) -> list[Op]:
+        """The ops from `value` to a contraction or window, each used once but it; or none.
+
+        most: how many they may be.
+        """
         op = value.op
-        if op is None or op.block is not self.root.block or len(op.results) != 1:
+        if most == 0 or op is None or op.block is not self.root.block or len(op.results) != 1:
             return []
         if self._operand_count(op) > MAX_OPERANDS:
             return []
@@ -253,7 +256,7 @@ class _Group:
             return []
         for operand in op.operands:
             same = tensor_type(operand).size == size if view else _shape(operand) == _shape(value)
-            rest = self._chain(operand) if same and len(operand.uses) == 1 else []
+            rest = self._chain(operand, most - 1) if same and len(operand.uses) == 1 else []
             if rest:
                 return [op, *rest]
         return []

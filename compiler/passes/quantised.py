@@ -6,7 +6,7 @@ Knows ops by what they mean for numbers of a few levels; rewrites nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,9 +71,23 @@ class Constants:
         self._known: dict[Value, Array | None] = {}
 
     def array(self, value: Value) -> Array | None:
-        if value not in self._known:
-            self._known[value] = self._evaluate(value)
-        return self._known[value]
+        known = self._known
+        pending = [value]
+        while pending:
+            last = pending[-1]
+            if last in known:
+                pending.pop()
+                continue
+            operands = self._operands(last)
+            if operands is None or any(x in known and known[x] is None for x in operands):
+                known[last] = None
+                continue
+            missing = next((x for x in operands if x not in known), None)
+            if missing is None:
+                known[last] = self._evaluate(last, [known[x] for x in operands])
+            else:
+                pending.append(missing)
+        return known[value]
 
     def number(self, value: Value) -> float | None:
         """The only element of a constant."""
@@ -82,23 +96,26 @@ class Constants:
         array = self.array(value)
         return None if array is None else float(array.reshape(-1)[0])
 
-    def _evaluate(self, value: Value) -> Array | None:
+    def _operands(self, value: Value) -> Sequence[Value] | None:
+        """What has to be constant for the value to be; None where it is not in any case."""
         op = value.op
         if op is None or len(op.results) != 1 or not tensor_type(value).is_static:
             return None
         if is_constant(value):
-            return constant_array(value, self.store)
+            return ()
         defn = op.defn
         assert isinstance(defn, OpDef)
         if Trait.PURE not in defn.traits or defn.kind is Kind.CONTROL or op.regions:
             return None
-        if not op.operands or dims_in(op.attrs):
-            return None
-        operands = [self.array(operand) for operand in op.operands]
-        known = [array for array in operands if array is not None]
-        if len(known) < len(operands):
-            return None
-        return evaluate(defn, op.attrs, [tensor_type(value)], known)[0]
+        return op.operands if op.operands and not dims_in(op.attrs) else None
+
+    def _evaluate(self, value: Value, operands: Sequence[Any]) -> Array:
+        if is_constant(value):
+            return constant_array(value, self.store)
+        op = value.op
+        assert op is not None
+        assert isinstance(op.defn, OpDef)
+        return evaluate(op.defn, op.attrs, [tensor_type(value)], operands)[0]
 
 
 def steps_of(op: Op, constants: Constants) -> Steps | None:
