@@ -18,7 +18,9 @@ def replace_symbol(function: Function, name: str, value: DimLike) -> bool:
     attrs: list[tuple[Op, Any]] = [(inner, inner.attrs) for inner in function.block.walk()]
     own, symbols = function.attrs, function.symbols
     substitute_in(function, {name: value})
-    if not all(_is_inferred(inner) for inner in function.block.walk()):
+    touched = {value for value, type in types if value.type is not type}
+    speaking = [inner for inner, old in attrs if inner.attrs is not old or _uses(inner, touched)]
+    if not all(_is_inferred(inner) for inner in speaking):
         for changed, type in types:
             changed.type = type
         for inner, old in attrs:
@@ -35,6 +37,10 @@ def _values(function: Function) -> Iterator[Any]:
         yield from op.results
         for region in op.regions:
             yield from region.args
+
+
+def _uses(op: Op, values: set[Any]) -> bool:
+    return bool(op.regions) or any(value in values for value in (*op.operands, *op.results))
 
 
 def _is_inferred(op: Op) -> bool:
