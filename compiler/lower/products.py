@@ -63,7 +63,8 @@ class Products:
         right = c.right.load.value
         place = self.storage.place(right)
         candidates = contract.tiles(c, self.target, self.hints)
-        if place.root.kind is RootKind.CONSTANT:
+        fixed = self._is_fixed(c)
+        if fixed:
             step = self._algorithm(name, c, place, candidates[0].cycles)
             if step is not None:
                 return [step]
@@ -72,7 +73,7 @@ class Products:
         steps: list[Step] = []
         packed = True
         dots: Dots | None = None
-        if place.root.kind is RootKind.CONSTANT:
+        if fixed:
             c, dots, value, places[value] = self._packed_constant(c, tile, place)
         elif contract.is_contiguous(c):
             packed = False
@@ -108,8 +109,12 @@ class Products:
 
     def reads_in_place(self, c: contract.Contraction) -> bool:
         """Whether the right side needs no packing at run time."""
-        place = self.storage.place(c.right.load.value)
-        return place.root.kind is RootKind.CONSTANT or contract.is_contiguous(c)
+        return self._is_fixed(c) or contract.is_contiguous(c)
+
+    def _is_fixed(self, c: contract.Contraction) -> bool:
+        """Whether all of the right side is known now."""
+        static = all(isinstance(it.extent, int) for it in (*c.batch, c.n, *c.reduced))
+        return static and self.maker.is_constant(c.right.load.value)
 
     def _algorithm(
         self, name: str, c: contract.Contraction, place: Place, direct: float

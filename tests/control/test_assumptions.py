@@ -53,6 +53,12 @@ def test_squeezed_axis_in_the_middle_leaves_the_others_in_order() -> None:
     agrees(proto, {"x": floats(2, 3, 2)}, {"x": floats(4, 1, 3)})
 
 
+def test_constant_pixels_meet_weights_whose_channels_a_run_tells() -> None:
+    nodes = [node("Conv", ["pixels", "x"], ["r"], group=2)]
+    proto = dynamic(nodes, floats(2, 1, 3), pixels=floats(1, 2, 5))
+    agrees(proto, {"x": floats(2, 1, 3)}, {"x": floats(4, 1, 2)})
+
+
 def test_parts_of_a_split_add_up_when_run() -> None:
     nodes = [node("Split", ["x", "sizes"], ["a", "r"], axis=0)]
     proto = dynamic(nodes, floats(5), outputs=["a", "r"], sizes=[2, 3])

@@ -100,6 +100,6 @@ def test_equal_layers_are_emitted_once_and_the_program_is_the_same(
     assert len(calls) > once
 
     emitters.clear()
-    monkeypatch.setattr("tfc.compiler.lower.kernels.fingerprint", lambda parts, buffers: object())
+    monkeypatch.setattr("tfc.compiler.lower.maker.fingerprint", lambda parts, buffers: object())
     assert print_module(lower_module(parse_text(LAYERS), options)) == text
     assert len(emitters) == len(calls)
