@@ -54,9 +54,10 @@ def test_squeezed_axis_in_the_middle_leaves_the_others_in_order() -> None:
 
 
 def test_constant_pixels_meet_weights_whose_channels_a_run_tells() -> None:
+    weights = value_info("x", floats(2, 1, 3), [2, "M", 3])
     nodes = [node("Conv", ["pixels", "x"], ["r"], group=2)]
-    proto = dynamic(nodes, floats(2, 1, 3), pixels=floats(1, 2, 5))
-    agrees(proto, {"x": floats(2, 1, 3)}, {"x": floats(4, 1, 2)})
+    proto = make_model(nodes, [weights], ["r"], 16, {"pixels": floats(1, 2, 5)})
+    agrees(proto, {"x": floats(2, 1, 3)})
 
 
 def test_parts_of_a_split_add_up_when_run() -> None:
