@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,26 +151,29 @@ def _write_all(
     plan: dict[str, Path],
     tuning: _Tuning | None,
 ) -> list[Path]:
-    from tfc.compiler.build import build
+    from tfc.compiler.build import finish, start
     from tfc.compiler.driver import lower_module, optimise
 
-    module = open_model(model, settings)
     written: list[Path] = []
-    if "graph" in plan:
-        written += _write_text(module, plan["graph"], settings)
-    if module.level == "graph" and plan.keys() - {"graph"}:
-        optimise(module, options)
-    if "fused" in plan:
-        written += _write_text(module, plan["fused"], settings)
-    if not plan.keys() - {"graph", "fused"}:
-        return written
-    if tuning is not None:
-        options = tuning.options(module, options)
-    program = lower_module(module, options, optimised=True)
-    if "loops" in plan:
-        written += _write_text(program, plan["loops"], settings)
-    if plan.keys() - {"graph", "fused", "loops"}:
-        written += _write_code(build(program, options), plan)
+    makes_code = bool(plan.keys() - {"graph", "fused", "loops"})
+    with start(options) if makes_code else nullcontext() as emission:
+        module = open_model(model, settings)
+        if "graph" in plan:
+            written += _write_text(module, plan["graph"], settings)
+        if module.level == "graph" and plan.keys() - {"graph"}:
+            optimise(module, options)
+        if "fused" in plan:
+            written += _write_text(module, plan["fused"], settings)
+        if not plan.keys() - {"graph", "fused"}:
+            return written
+        if tuning is not None:
+            options = tuning.options(module, options)
+        made = None if emission is None else emission.kernel
+        program = lower_module(module, options, optimised=True, made=made)
+        if "loops" in plan:
+            written += _write_text(program, plan["loops"], settings)
+        if emission is not None:
+            written += _write_code(finish(program, options, emission), plan)
     return written
 
 

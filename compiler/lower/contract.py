@@ -49,9 +49,11 @@ MIN_WORK = 512
 _SPARED = (2, 4)
 LEAST_ROWS = 4
 # A tile is chosen for so many rows where only a run knows how many there are, and what is left of
-# them is done by tiles of so many.
+# them is done by tiles of so many. Of few weights, which a row reads from the first-level cache, it
+# is done row by row: the code for four costs more time to compile than it ever saves.
 LIKELY_ROWS = 64
 PART_ROWS = (4, 1)
+FEW_WEIGHTS = 4096
 
 
 @dataclass(frozen=True)
@@ -248,12 +250,14 @@ def _raised(c: Contraction, size: cost.Product) -> cost.Product:
     return size
 
 
-def parts_of(tile: Tile, axis: int, target: Target) -> tuple[Tile, ...]:
+def parts_of(c: Contraction, tile: Tile, axis: int, target: Target) -> tuple[Tile, ...]:
     """The tiles for what is left of a dynamic number of rows along one axis, longest first."""
+    few = product(it.extent for it in (c.n, *c.reduced))
+    sizes = (1,) if isinstance(few, int) and few <= FEW_WEIGHTS else PART_ROWS
     size = tile.tw if axis else tile.th
     machine = machine_of(target)
     found = []
-    for part in PART_ROWS:
+    for part in sizes:
         if part <= size // 2:
             th, tw = (tile.th, part) if axis else (part, tile.tw)
             sets = cost.sets(machine, th * tw * tile.vectors)

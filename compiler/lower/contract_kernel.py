@@ -130,7 +130,7 @@ class ContractionSchedule:
             Iter(f"{tiled[1].name}t", ceildiv(tiled[1].extent, tile.tw)),
         )
         self.open = open_axis(c, tile)
-        self.parts = () if self.open is None else parts_of(tile, self.open, target)
+        self.parts = () if self.open is None else parts_of(c, tile, self.open, target)
 
     def emit(self) -> None:
         rows, panel = [*self.c.rows[:-2], *self.tiles], [self.panel]

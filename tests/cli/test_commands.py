@@ -427,21 +427,6 @@ def test_a_trained_network_reads_a_picture(cli: Command) -> None:
     assert "\n  9 (" in plain.out
 
 
-def test_commands_of_the_readme_are_right(
-    cli: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("onnx")
-    pytest.importorskip("PIL")
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
-    text = (ROOT / "README.md").read_text()
-    lines = [line[6:] for line in text.splitlines() if line.startswith("$ tfc ")]
-    assert len(lines) >= 4
-    for line in lines:
-        result = cli(*line.split())
-        assert result.code == 0, result.err
-
-
 # -- dims that a run gives ------------------------------------------------------------------------
 
 RUN_TIME = """tfc 1 graph

@@ -121,7 +121,10 @@ def convolutions(dtype: Any, offset: int) -> tuple[Graph, list[Array], list[Arra
     return Graph(graph([TensorType(dtype, x.shape) for x in inputs], make)), inputs, wanted
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    "target",
+    [t if t in ("native", "avx2") else pytest.param(t, marks=pytest.mark.slow) for t in TARGETS],
+)
 @pytest.mark.parametrize(("dtype", "offset"), [(U8, 0), (I8, -128)], ids=["u8", "i8"])
 def test_convolutions_of_bytes_are_exact(target: str, dtype: Any, offset: int) -> None:
     program, inputs, wanted = convolutions(dtype, offset)
