@@ -283,8 +283,12 @@ def _nearest_index(attrs: ResizeAttrs, shape: Shape, axis: int, i: DimLike) -> D
 
 def _taps(
     b: ExprBuilder, attrs: ResizeAttrs, shape: Shape, axis: int, i: DimLike, like: Expr
-) -> list[tuple[DimLike, Expr]]:
-    """What element i of a resized axis reads of the operand, with the weights."""
+) -> list[tuple[DimLike, Expr, Range | None]]:
+    """What element i of a resized axis reads of the operand, with the weights.
+
+    Where a run finds that the axis stays as it is, which the range says, other elements than the
+    one itself do not count: 0 times an infinity would be no number.
+    """
     old, new = shape[axis], attrs.sizes[axis]
     line = coordinate_line(attrs.coordinate, old, new, attrs.scales[axis])
     whole = _reduced(line)
@@ -309,8 +313,11 @@ def _taps(
                 total = b.add(total, w)
             weights = [b.div(w, total) for w in weights]
     low, high = whole.floor(0), whole.floor(new - 1)
+    may_keep = attrs.scales[axis] == 0 and attrs.coordinate != "tf_half_pixel_for_nn"
+    open_size = not (isinstance(old, int) and isinstance(new, int))
+    kept = Range(old - new, 0, 1) if may_keep and open_size else None
     return [
-        (_clipped(first + r, low + r, high + r, old), w)
+        (_clipped(first + r, low + r, high + r, old), w, kept if r else None)
         for r, w in zip(reach, weights, strict=True)
     ]
 
@@ -351,11 +358,14 @@ def _body(b: ExprBuilder, op: Op, result: int, index: tuple[Index, ...]) -> Expr
     axes = [_taps(b, attrs, shape, axis, i, one) for axis, i in zip(moved, at, strict=True)]
     for taps in itertools.product(*axes):
         weight: Expr | None = None
-        for axis, (i, own) in zip(moved, taps, strict=True):
+        for axis, (i, own, _) in zip(moved, taps, strict=True):
             place[axis] = i
             weight = own if weight is None else b.mul(weight, own)
         element = b.cast(b.load(x, tuple(place)), dtype)
         term = element if weight is None else b.mul(element, weight)
+        for _, _, kept in taps:
+            if kept is not None:
+                term = b.guard((kept,), b.const(0, term), term)
         total = term if total is None else b.add(total, term)
     assert total is not None
     return b.cast(total, type.dtype)

@@ -137,6 +137,18 @@ def test_dynamic_dims_take_scales_that_are_fractions(scale: float) -> None:
         np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+def test_an_open_axis_that_stays_as_it_is_keeps_infinities_apart(mode: str) -> None:
+    x = np.linspace(-1, 1, 3 * 9).reshape(3, 9)
+    x[1, 4], x[0, 2] = np.inf, np.nan
+    constants = {"roi": np.zeros(0, np.float32), "sizes": ints(3, 13)}
+    model = resize(x, ["roi", "", "sizes"], constants, mode=mode)
+    wanted = tfc.compile(model)(x)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "n"
+    np.testing.assert_allclose(tfc.compile(model)(x), wanted, rtol=1e-12)
+    assert np.isfinite(wanted[2]).all()
+
+
 def test_integers_are_truncated_when_filtered() -> None:
     x = np.arange(24, dtype=np.uint8).reshape(2, 12) * 10
     constants = {"roi": np.zeros(0, np.float32), "sizes": ints(2, 5)}
