@@ -194,7 +194,7 @@ def programs(draw: st.DrawFn) -> tuple[Graph, dict[str, str]]:
 
 
 @given(programs(), st.sampled_from([0, 2]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_results_do_not_depend_on_it(program: tuple[Graph, dict[str, str]], opt: int) -> None:
     graph, pairs = program
     arrays = {name: random(4, 4, seed=seed) for seed, name in enumerate(graph.inputs)}

@@ -23,7 +23,11 @@ from tfc.ir.types import BOOL, F32, F64, I64, DType, TensorType
 from tfc.ir.verify import verify
 
 HOST = host_target()
-LEVELS = [level for level in ("x86-64", "avx2", "avx512") if can_run(level)]
+LEVELS = [
+    pytest.param(level, marks=pytest.mark.slow) if level == "x86-64" else level
+    for level in ("x86-64", "avx2", "avx512")
+    if can_run(level)
+]
 SIZES = (1, 2, 3, 5, 6, 7, 13, 16, 17, 31, 33, 64, 100, 197, 300)
 DEPTHS = (2, 3, 7, 8, 15, 16, 24, 33, 40, 64, 80, 127, 128)
 LOWEST = float(np.finfo(np.float32).min)
