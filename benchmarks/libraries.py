@@ -97,6 +97,15 @@ def sides(op: Product, x: Any, weight: Any) -> tuple[Any, Any]:
     return (x.T if "A" in op.turned else x), (weight.T if "B" in op.turned else weight)
 
 
+def _tensors(x: Array, weight: Array, threads: int) -> tuple[Any, Any]:
+    """Return both operands as PyTorch has them, which then uses so many threads."""
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.set_grad_enabled(False)
+    return torch.from_numpy(x), torch.from_numpy(weight)
+
+
 class Torch:
     """PyTorch's eager calls: MKL's products, oneDNN's convolutions with channels first."""
 
@@ -108,9 +117,7 @@ class Torch:
     def prepare(self, op: Op, x: Array, weight: Array, threads: int) -> Call | None:
         import torch
 
-        torch.set_num_threads(threads)
-        torch.set_grad_enabled(False)
-        data, filters = torch.from_numpy(x), torch.from_numpy(weight)
+        data, filters = _tensors(x, weight, threads)
         if isinstance(op, Product):
             left, right = sides(op, data, filters)
             return partial(torch.matmul, left, right, out=torch.empty(op.out))
@@ -139,9 +146,7 @@ class OneDnn:
     def prepare(self, op: Op, x: Array, weight: Array, threads: int) -> Call | None:
         import torch
 
-        torch.set_num_threads(threads)
-        torch.set_grad_enabled(False)
-        data, filters = torch.from_numpy(x), torch.from_numpy(weight)
+        data, filters = _tensors(x, weight, threads)
         ops, own = torch.ops.mkldnn, torch._C._nn
         if isinstance(op, Product):
             if self.last or not op.fixed or op.batch:

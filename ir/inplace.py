@@ -40,7 +40,7 @@ def shared_memory(function: Function) -> list[Shared]:
 
 
 def share(function: Function, shared: Sequence[Shared]) -> None:
-    """Have a function say so."""
+    """Set the attribute of a function; what holds of its value `faults` tells the verifier."""
     function.attrs[IN_PLACE] = tuple(astuple(one) for one in shared)
 
 

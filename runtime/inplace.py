@@ -45,7 +45,11 @@ class Shared:
         return self._layout(shape)[1]
 
     def checked(self, x: Any) -> Array:
-        """Return the array if a run may write to its memory. Raises InputError."""
+        """Return the array itself if a run may write to its memory.
+
+        Raises InputError for another element type, memory that may not be written or is not
+        aligned, and an array that is not dense, or no view with room around it.
+        """
         if not isinstance(x, np.ndarray) or x.dtype != self.dtype:
             raise self._error(f"an array of {self.dtype}, which it changes")
         flags = x.flags
