@@ -15,7 +15,9 @@ from tfc.ir.core import Op, Value
 from tfc.ir.dims import DimLike, ceildiv, maximum, minimum
 from tfc.ir.opdef import Assumption, Kind, OpDef, Reject, Sample, register, require
 from tfc.ir.ops.common import Array, compute_dtype, floats, integers, like, require_kind
-from tfc.ir.ops.conv import (
+from tfc.ir.ops.movement import Shape, dims_of, fixed
+from tfc.ir.ops.reduce import SUM_TOL
+from tfc.ir.ops.windows import (
     Pads,
     padded,
     require_window,
@@ -25,8 +27,6 @@ from tfc.ir.ops.conv import (
     window_fold,
     window_sizes,
 )
-from tfc.ir.ops.movement import Shape, dims_of, fixed
-from tfc.ir.ops.reduce import SUM_TOL
 from tfc.ir.types import BOOL, F32, I64, DType, TensorType
 
 

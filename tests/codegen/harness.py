@@ -12,14 +12,16 @@ from typing import Any
 import llvmlite.binding as llvm
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from tfc.compiler.codegen.emit import emit_object, target_machine
 from tfc.compiler.codegen.host import host_target, missing_features
 from tfc.compiler.codegen.kernel import kernel_text
 from tfc.compiler.target import Target, parse_target
+from tfc.ir.arrays import numpy_dtype
 from tfc.ir.core import Block, Function, SymbolInfo
 from tfc.ir.loop.build import LoopBuilder
-from tfc.ir.types import Type
+from tfc.ir.types import DType, Type
 
 Array = npt.NDArray[Any]
 CONTEXT_BYTES = 56
@@ -31,6 +33,7 @@ TARGETS = tuple(
     if parse_target(name).arch == host_target().arch and not missing_features(parse_target(name))
 )
 """The levels that this machine can run."""
+all_targets = pytest.mark.parametrize("target", TARGETS)
 
 
 @cache
@@ -92,3 +95,13 @@ def building(
     builder = LoopBuilder(function.block)
     yield builder, function
     builder.emit("return")
+
+
+def ramp(dtype: DType, *shape: int) -> Array:
+    """Return small numbers that differ from their neighbours."""
+    count = int(np.prod(shape))
+    return (
+        (np.arange(count) % 97 - (0 if dtype.kind in "ub" else 40))
+        .astype(numpy_dtype(dtype))
+        .reshape(shape)
+    )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.codegen.harness import TARGETS, Kernel
+from tests.codegen.harness import Kernel, all_targets
 from tfc.compiler.codegen.kernel import kernel_text
 from tfc.compiler.target import parse_target
 from tfc.ir.core import Block, Function
@@ -42,7 +42,7 @@ def expected(rounded: bool, added: int = 0) -> Any:
     return np.clip(np.nan_to_num(x, nan=0.0, posinf=1e9, neginf=-1e9), 0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@all_targets
 @pytest.mark.parametrize("rounded", [False, True])
 @pytest.mark.parametrize("added", [0, 3, 255, -128, 20000])
 @pytest.mark.parametrize("lanes", [4, 16, 32, 64])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.codegen.harness import TARGETS, Array, Kernel, building
+from tests.codegen.harness import TARGETS, Array, Kernel, all_targets, building
 from tfc.compiler.codegen.scalar_llvm import CORE_LLVM
 from tfc.compiler.target import parse_target
 from tfc.ir.arrays import decode, encode, numpy_dtype
@@ -250,7 +250,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@all_targets
 @pytest.mark.parametrize(("name", "dtype_name"), CASES)
 def test_op_equals_numpy(name: str, dtype_name: str, target: str) -> None:
     op, dtype = CORE[name], DTYPES[dtype_name]
@@ -293,7 +293,7 @@ def _cast(array: Array, source: DType, to: DType) -> Array:
     return wide.astype(numpy_dtype(to))
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@all_targets
 @pytest.mark.parametrize("to", [dtype.name for dtype in KINDS])
 @pytest.mark.parametrize("source", [dtype.name for dtype in KINDS])
 def test_cast_equals_numpy(source: str, to: str, target: str) -> None:
@@ -307,7 +307,7 @@ def test_cast_equals_numpy(source: str, to: str, target: str) -> None:
         same(actual, expected, to_dtype)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@all_targets
 @pytest.mark.parametrize("dtype", [F16, BF16], ids=str)
 def test_every_16_bit_float_widens_exactly_and_comes_back(dtype: DType, target: str) -> None:
     raw = np.arange(1 << 16, dtype=np.uint16).view(numpy_dtype(dtype))
@@ -319,7 +319,7 @@ def test_every_16_bit_float_widens_exactly_and_comes_back(dtype: DType, target: 
         same(actual, raw, dtype)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@all_targets
 @pytest.mark.parametrize("dtype", [F16, BF16], ids=str)
 def test_f32_rounds_to_16_bits_half_to_even(dtype: DType, target: str) -> None:
     rng = np.random.default_rng(11)
@@ -332,7 +332,7 @@ def test_f32_rounds_to_16_bits_half_to_even(dtype: DType, target: str) -> None:
         same(actual, expected, dtype)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@all_targets
 def test_f64_rounds_to_16_bits_once(target: str) -> None:
     # One and a half units of the last place, and a little: rounding to f32 first gives the tie.
     little = 2.0**-40
@@ -372,7 +372,7 @@ def test_fma_rounds_once_where_the_target_has_it(dtype: DType, target: str) -> N
         np.testing.assert_array_equal(actual, exact.astype(actual.dtype))
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@all_targets
 @pytest.mark.parametrize("name", ["div", "rem", "shl", "shr"])
 @pytest.mark.parametrize("dtype", INTS, ids=str)
 def test_integer_op_by_a_constant_equals_numpy(name: str, dtype: DType, target: str) -> None:

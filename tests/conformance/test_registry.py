@@ -33,7 +33,7 @@ from tfc.ir.ops.common import THROUGH
 from tfc.ir.reverse import vjp
 from tfc.ir.types import BOOL, I64, DType
 
-HELPERS = {"common"}
+HELPERS = {"common", "windows"}
 WITH_BODY = [name for name in COMPUTING if OPS[name].body is not None]
 WITH_LOOPS = [name for name in COMPUTING if OPS[name].loops is not None]
 COMPOSITE = [name for name in COMPUTING if OPS[name].decompose is not None]

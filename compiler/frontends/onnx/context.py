@@ -154,8 +154,8 @@ class Context:
         self.node = node
         self.b: FoldingBuilder = importer.builder
         # Of the standard operators, and of the node's own domain.
-        self.opset: int = importer.opset
-        self.version: int = importer.version_of(node.domain)
+        self.opset: int = importer.versions.opset
+        self.version: int = importer.versions.of(node.domain)
         self._attributes = {attribute.name: attribute for attribute in node.attribute}
         self._read: set[str] = set()
 

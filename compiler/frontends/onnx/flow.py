@@ -258,9 +258,9 @@ def _split(loop: _Loop, values: Sequence[Item]) -> tuple[list[Item], list[Value]
 def _announced(ctx: Context, carried: int) -> int | None:
     """The rounds that the declared shape of a stacked result stands for, if it does."""
     for name in list(ctx.node.output)[carried:]:
-        rows = ctx.importer.declared_rows(name) if name else None
-        if rows is not None:
-            return rows
+        shape = ctx.importer.declared(name) if name else None
+        if shape and shape[0] is not None:
+            return shape[0]
     return None
 
 

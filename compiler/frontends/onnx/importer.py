@@ -6,7 +6,7 @@ from collections import ChainMap
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,9 @@ from tfc.compiler.frontends.onnx.context import (
     FoldingBuilder,
     Missing,
     Results,
-    Rule,
 )
-from tfc.compiler.frontends.onnx.custom import custom_rule
-from tfc.compiler.frontends.onnx.functions import body_of, has_body
+from tfc.compiler.frontends.onnx.functions import body_of
+from tfc.compiler.frontends.onnx.lookup import Versions
 from tfc.compiler.frontends.onnx.nested import (
     Given as Shapes,
 )
@@ -34,10 +33,9 @@ from tfc.compiler.frontends.onnx.nested import (
     is_nested,
     named_leaves,
 )
-from tfc.compiler.frontends.onnx.reader import DOMAINS, Source
+from tfc.compiler.frontends.onnx.reader import Source
 from tfc.compiler.frontends.onnx.schedule import reads, require_text, schedule, title
 from tfc.compiler.frontends.onnx.symbols import Given, Symbols
-from tfc.compiler.frontends.onnx.table import DOMAIN_RULES, UNSUPPORTED
 from tfc.compiler.frontends.onnx.tensors import dtype_from
 from tfc.ir import arrays
 from tfc.ir.attrs import ConstRef
@@ -54,7 +52,6 @@ from tfc.ir.types import DType, TensorType
 
 # How often an import starts again, another branch of a condition on dims taken.
 MAX_TRIES = 32
-_HOW_TO_ADD = "tfc.onnx_rule adds one (docs/recipes/import-your-operator.md)"
 # What an element of an input may be that stands for a dim: no memory holds more.
 MOST_ELEMENTS = 1 << 48
 
@@ -103,8 +100,8 @@ class Importer:
         shapes: Mapping[str, Shapes] | None = None,
     ) -> None:
         self.source = source
-        # That of the nodes at hand: function bodies have their own.
-        self.opset = source.opset
+        # Those of the nodes at hand: function bodies have their own.
+        self.versions = Versions(source.opset, source.versions)
         self.symbols = Symbols(dims)
         self.constants = ConstantStore()
         # Inputs that rules would rather know the values of.
@@ -301,15 +298,6 @@ class Importer:
         """Whether a node that takes part, or an output, reads `name`."""
         return name in self._reads
 
-    def declared_rows(self, name: str) -> int | None:
-        """The extent of axis 0 that the model's own graph declares of a value, if it does."""
-        graph = self.source.graph
-        for proto in (*graph.output, *graph.value_info):
-            dims = proto.type.tensor_type.shape.dim
-            if proto.name == name and dims and dims[0].HasField("dim_value"):
-                return int(dims[0].dim_value)
-        return None
-
     def inline(self, graph: Any, given: Mapping[str, Item] | None = None) -> list[Item]:
         """Compute a subgraph that reads our values in place; return its outputs.
 
@@ -337,7 +325,7 @@ class Importer:
             return [tensor_type(self.value(name)) if name else None for name in node.input]
 
         with self._at(title(node)):
-            body = body_of(node, self.opset, types)
+            body = body_of(node, self.versions.opset, types)
             if body is None:
                 raise UnsupportedError(f"no rule for {node.op_type} with these operands")
             given = zip(body.inputs, node.input, strict=False)
@@ -345,15 +333,16 @@ class Importer:
         wanted = zip(body.outputs, node.output, strict=False)
         outputs = tuple(own for own, name in wanted if name and self.needed(name))
         nodes = schedule(body.nodes, outputs)
-        outer, opset, location = self._values, self.opset, self.builder.loc
-        self._values, self.opset = dict(inputs), body.opset
+        outer, versions, location = self._values, self.versions, self.builder.loc
+        self._values = dict(inputs)
+        self.versions = replace(versions, opset=body.opset)
         try:
             self._note_reads(nodes, outputs)
             for inner in nodes:
                 self._run_node(inner)
             return [self.item(own) if own in outputs else None for own in body.outputs]
         finally:
-            self._values, self.opset, self.builder.loc = outer, opset, location
+            self._values, self.versions, self.builder.loc = outer, versions, location
 
     # -- steps ------------------------------------------------------------------------------------
 
@@ -471,7 +460,7 @@ class Importer:
     def _refuse_unknown_ops(self, nodes: Sequence[Any]) -> None:
         unknown: dict[str, Any] = {}
         for node in nodes:
-            reason = self._unknown(node)
+            reason = self.versions.why_unknown(node)
             if reason:
                 unknown.setdefault(reason, node)
         if unknown:
@@ -480,31 +469,8 @@ class Importer:
             also = f"; nor for {', '.join(more)}" if more else ""
             raise UnsupportedError(reason + also, where=f"{self.source.file}: {title(node)}")
 
-    def _unknown(self, node: Any) -> str | None:
-        """Return why there is no rule for a node, or None where there is one."""
-        if self._rule(node) is not None or has_body(node, self.opset):
-            return None
-        if node.domain not in DOMAINS:
-            return f"no rule for operator {node.op_type} of domain {node.domain!r}; {_HOW_TO_ADD}"
-        if node.op_type in UNSUPPORTED:
-            return f"no rule for operator {node.op_type}: {UNSUPPORTED[node.op_type]}"
-        return f"no rule for operator {node.op_type} of opset {self.opset}; {_HOW_TO_ADD}"
-
-    def version_of(self, domain: str) -> int:
-        """The version of a domain's operators that the nodes at hand are written for."""
-        return self.opset if domain in DOMAINS else self.source.versions.get(domain, 1)
-
-    def _rule(self, node: Any) -> Rule | None:
-        opset = self.version_of(node.domain)
-        own = custom_rule("" if node.domain in DOMAINS else node.domain, node.op_type, opset)
-        if own is not None:
-            return own
-        rules = DOMAIN_RULES.get(node.domain, {}).get(node.op_type, ())
-        fitting = [rule for rule in rules if rule.since <= opset]
-        return max(fitting, key=lambda rule: rule.since, default=None)
-
     def _run_node(self, node: Any) -> None:
-        problem: str | None = self._unknown(node)
+        problem: str | None = self.versions.why_unknown(node)
         values: Sequence[Item | None] = ()
         try:
             if problem is None:
@@ -526,7 +492,7 @@ class Importer:
                 self._define(node, name, values[i] if i < len(values) else None)
 
     def _apply(self, node: Any) -> Sequence[Item | None]:
-        rule = self._rule(node)
+        rule = self.versions.rule(node)
         if rule is None:
             return self.expand(node)
         label = node.name or next((name for name in node.output if name), "")
