@@ -229,7 +229,7 @@ def test_what_is_assumed_of_a_number_that_a_branch_counts_is_checked_there() -> 
 # -- conditions on dims -------------------------------------------------------------------------
 
 
-def of_last(then: Any, otherwise: Any, rest: Any = ()) -> Any:
+def of_last(then: Any, otherwise: Any, rest: Any = (), **constants: Any) -> Any:
     """An If on whether the pooled axis has one element."""
     nodes = [
         *HALVES,
@@ -239,13 +239,61 @@ def of_last(then: Any, otherwise: Any, rest: Any = ()) -> Any:
         node("If", ["c"], ["b"], then_branch=then, else_branch=otherwise),
         *rest,
     ]
-    return dynamic(nodes, floats(2, 3, 2), outputs=["r"] if rest else ["b"], last=[-1], one=[1])
+    outputs = ["r"] if rest else ["b"]
+    return dynamic(nodes, floats(2, 3, 2), outputs=outputs, last=[-1], one=[1], **constants)
 
 
 def test_size_decides_between_branches_of_equal_rank() -> None:
     then = body([node("Neg", ["x"], ["m"])], [], ["m"])
     otherwise = body([node("Abs", ["x"], ["m"])], [], ["m"])
     agrees(of_last(then, otherwise), {"x": floats(2, 3, 2)}, {"x": floats(2, 3, 5)})
+
+
+def test_size_decides_between_branches_of_other_sizes() -> None:
+    then = body([node("Neg", ["short"], ["m"])], [], ["m"])
+    otherwise = body([node("Abs", ["long"], ["m"])], [], ["m"])
+    rest = [node("Mul", ["b", "b"], ["t"]), node("Concat", ["t", "b"], ["r"], axis=0)]
+    proto = of_last(then, otherwise, rest, short=floats(3), long=floats(5))
+    agrees(proto, *({"x": floats(2, 3, size)} for size in (2, 3, 4)))
+
+
+def test_sizes_follow_from_dims_in_either_branch() -> None:
+    """Results without rows included; that x has a row at most where it is cut is not assumed."""
+    then = body([node("Slice", ["x", "zero", "one"], ["m"])], [], ["m"], {"zero": ints(0)})
+    otherwise = body([node("Concat", ["x", "x"], ["m"], axis=0)], [], ["m"])
+    rest = [
+        node("Transpose", ["b"], ["t"], perm=[2, 1, 0]),
+        node("ReduceSum", ["t"], ["s"], keepdims=0),
+        node("Add", ["t", "s"], ["r"]),
+    ]
+    proto = of_last(then, otherwise, rest)
+    shapes = [(3, 3, 2), (3, 4, 5), (0, 4, 2), (0, 2, 5)]
+    agrees(proto, *({"x": floats(*shape)} for shape in shapes))
+
+
+def test_a_condition_on_several_sizes_is_no_product_that_overflows() -> None:
+    nodes = [
+        node("Shape", ["x"], ["shape"]),
+        node("Split", ["shape"], ["m", "n"], axis=0),
+        node("Equal", ["m", "large"], ["first"]),
+        node("Equal", ["n", "large"], ["second"]),
+        node("Or", ["first", "second"], ["c"]),
+        node("If", ["c"], ["r"],
+             then_branch=body([node("Neg", ["short"], ["a"])], [], ["a"]),
+             else_branch=body([node("Neg", ["long"], ["a"])], [], ["a"])),
+    ]  # fmt: skip
+    large = (1 << 16) + 1
+    proto = dynamic(nodes, floats(2, 3), large=[large], short=floats(3), long=floats(5))
+    agrees(proto, {"x": floats(1, 1)}, {"x": floats(large, 1)}, {"x": floats(0, large)})
+
+
+def test_the_rest_may_need_to_know_the_branch_that_is_taken() -> None:
+    then = body([node("Neg", ["short"], ["m"])], [], ["m"])
+    otherwise = body([node("Neg", ["long"], ["m"])], [], ["m"])
+    rest = [node("Conv", ["x", "b"], ["r"])]
+    proto = of_last(then, otherwise, rest, short=floats(2, 3, 2), long=floats(2, 3, 3))
+    agrees(proto, {"x": floats(2, 3, 2)}, {"x": floats(4, 3, 3)})
+    refuses(proto, "If_b.*the condition is true; the branches give", x=floats(2, 3, 5))
 
 
 def test_of_branches_with_other_ranks_one_is_compiled_and_a_run_held_to_it() -> None:

@@ -20,7 +20,8 @@ NOTES = {
     "Bernoulli": "see [numerics](numerics.md#random-numbers)",
     "Constant": "of numbers",
     "Dropout": "before opset 12 as in inference",
-    "If": "a condition that is known selects its branch; else both give the same types",
+    "If": "a condition that is known selects its branch; else both give the same element types "
+    "and ranks",
     "LabelEncoder": "of numbers",
     "Loop": "values that change their shapes, or sequences that grow, need a known number of "
     "rounds, up to 256; stacks need a limit that is a number, a dim or an input",

@@ -18,10 +18,14 @@ Applies = Callable[[Mapping[str, Any], Operands, Sequence[Array]], bool]
 
 @dataclass(frozen=True)
 class Deviation:
-    """applies: of a node's attributes, operands and results by the interpreter."""
+    """applies: of a node's attributes, operands and results by the interpreter.
+
+    before: the first version of the operators that has it no longer.
+    """
 
     reason: str
     applies: Applies
+    before: int | None = None
 
 
 def _zero_divisor(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
@@ -182,10 +186,6 @@ def _far_offsets(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> b
     return not bool((np.abs(x[2].astype(np.float64)) < 1e6).all())
 
 
-def _unbounded_halves(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
-    return _halves(attrs, x, y) and _unbounded(attrs, x, y)
-
-
 def _no_rows(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
     return any(a.size == 0 for a in y)
 
@@ -199,6 +199,29 @@ def _other_extent(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> 
     strides = attrs.get("strides", [1] * len(kernel))
     sides = zip(x[0].shape[2:], strides, kernel, strict=True)
     return len(x) > 2 and [(n - 1) * s + k for n, s, k in sides] != list(x[2][2:])
+
+
+def _beside_borders(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    """Whether cubic neighbours of places beyond the border differ from those of the border."""
+    if attrs.get("mode") not in (b"cubic", b"bicubic") or attrs.get("padding_mode") != b"border":
+        return False
+    extents = np.array(x[0].shape[:1:-1], np.float64)
+    spread = extents - 1 if attrs.get("align_corners") else extents
+    away = np.abs(x[1].astype(np.float64)) * spread / 2 - (extents - 1) / 2
+    return bool(((away > 0) & (away < 2)).any())
+
+
+def _dilated(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    return len(x[1]) != 2 and max(attrs.get("dilations", [1])) > 1
+
+
+def _from_the_end(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    return bool((x[0] < 0).any())
+
+
+def _saturated_silu(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
+    small = (y[0] < 0) & (y[0].astype(np.float64) > -1e-4)
+    return attrs.get("activation", b"none") != b"none" and bool(small.any())
 
 
 def _integers(attrs: Mapping[str, Any], x: Operands, y: Sequence[Array]) -> bool:
@@ -216,6 +239,7 @@ _F32 = Deviation("attributes of f64 have the precision of f32", _doubles)
 _ENDS = Deviation("infinities and NaN do not come out as of the formula", _unbounded)
 _SAME = Deviation("SAME leaves dilations out of account, and pads by less than 0", _dilated_same)
 _HALF = Deviation("f16 is summed in f16", _halves)
+_WIDER = Deviation("f16 is summed in wider numbers", _half_beyond)
 _LOST = Deviation("NaN is lost by comparisons, or by vectors of sigmoids", _nan)
 DEVIATIONS: dict[str, Sequence[Deviation]] = {
     **dict.fromkeys(("Div", "Mod"), (_DIVISION,)),
@@ -247,10 +271,8 @@ DEVIATIONS: dict[str, Sequence[Deviation]] = {
     "GroupNormalization": (
         _F32, _LOST, Deviation("the variance is a difference of squares: it cancels", _flat_groups),
     ),
-    **dict.fromkeys(
-        ("SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss"),
-        (Deviation("f16 is summed in wider numbers", _half_beyond),),
-    ),
+    "NegativeLogLikelihoodLoss": (_WIDER,),
+    "SoftmaxCrossEntropyLoss": (_WIDER, _ENDS),
     "BatchNormalization": (_F32, _LOST, Deviation("without channels it traps", _nothing)),
     "InstanceNormalization": (
         _F32, _LOST, Deviation("x - x is not 0, but scaled first", _lone),
@@ -282,7 +304,13 @@ DEVIATIONS: dict[str, Sequence[Deviation]] = {
     "Mean": (_HALF,),
     "Softplus": (Deviation("f64 overflows", _doubles),),
     "AveragePool": (_SAME, _HALF, Deviation("sums overflow before they are divided", _huge)),
-    "GridSample": (_LOST, _HALF, Deviation("far coordinates have no defined value", _far_grid)),
+    "GridSample": (
+        _LOST, _HALF, Deviation("far coordinates have no defined value", _far_grid),
+        Deviation("cubic neighbours are moved to the border, not the places", _beside_borders),
+    ),
+    "Col2Im": (Deviation("but in two dims, dilations mix up elements", _dilated),),
+    "OneHot": (Deviation("negative indices always count from the end", _from_the_end, before=11),),
+    "CausalConvWithState": (Deviation("SiLU ends at about -18, in 0", _saturated_silu),),
     "Resize": (
         _LOST, Deviation("filters that widen miss the corners, and integers", _corners),
         Deviation("align_corners goes by the rounded size", _rounded_corners),
@@ -310,7 +338,7 @@ DEVIATIONS: dict[str, Sequence[Deviation]] = {
     "Normalizer": (_LOST, Deviation("squares and sums of integers wrap", _integers)),
     "DeformConv": (
         Deviation("far places have no defined value", _far_offsets),
-        Deviation("in f16 what is outside counts as 0 times an element", _unbounded_halves),
+        Deviation("what is outside counts as 0 times an element", _unbounded),
     ),
     "AffineGrid": (Deviation("a lone position is 1, and not -1", _one_position),),
     "MaxUnpool": (

@@ -337,7 +337,9 @@ class Oracle:
 
 
 def _readable(array: Array, dtype: DType) -> Array:
-    """The array as numbers that numpy computes with, of any element type."""
+    """The array as numbers that numpy computes with, of any element type; complex ones as pairs."""
+    if dtype.kind == "c":
+        return np.stack([array.real, array.imag], -1)
     if dtype.kind != "s":
         return arrays.decode(arrays.encode(array, dtype), dtype)
     return array.view(numpy_dtype(dtype.name)).astype(np.float32)

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tfc.compiler.frontends.onnx.conditions import falsity, negated
-from tfc.compiler.frontends.onnx.context import Context, Results, Rule
+from tfc.compiler.frontends.onnx.context import Context, Results, Rule, Shape
 from tfc.compiler.frontends.onnx.flow import assuming, flat, region, scalar
 from tfc.compiler.frontends.onnx.nested import Item, alike, describe, with_leaves
 from tfc.ir.build import tensor_type
 from tfc.ir.core import Block, Value
-from tfc.ir.dims import DimLike, maximum, symbols_of
+from tfc.ir.dims import DimLike, maximum, minimum, symbols_of
 from tfc.ir.errors import ModelError
 from tfc.ir.extent import most
 from tfc.ir.opdef import OPS
@@ -53,12 +53,9 @@ def _if(ctx: Context) -> Results:
                 taken.block.clear()
                 raise side.error
             return _only(ctx, condition, zero, taken, taken is then, reason)
-    if _unified(ctx, then, other):
-        values = [flat(side.values) for side in (then, other)]
-        results = iter(_both(ctx, condition, (then, other), values))
-        return [with_leaves(item, results) for item in then.values]
-    if _same_ranks(then, other) and (zero is None or _is_late(ctx, zero, then, other)):
-        return _uneven(ctx, condition, (then, other))
+    merged = _merged(ctx, condition, zero, (then, other))
+    if merged is not None:
+        return merged
     shapes = [", ".join(map(describe, side.values)) for side in (then, other)]
     reason = f"the branches give {shapes[0]} and {shapes[1]}"
     if zero is None:
@@ -71,6 +68,22 @@ def _if(ctx: Context) -> Results:
     taken, left = (then, other) if first else (other, then)
     left.block.clear()
     return _only(ctx, condition, zero, taken, first, f"{reason}, and one alone can be compiled")
+
+
+def _merged(
+    ctx: Context, condition: Value, zero: DimLike | None, sides: tuple[_Side, _Side]
+) -> Results | None:
+    """Results of both branches, None where their types have none."""
+    same_ranks = _same_ranks(*sides)
+    is_late = zero is None or (same_ranks and _is_late(ctx, zero, *sides))
+    if same_ranks and zero is not None and not is_late:
+        chosen = _chosen(ctx, zero, *sides)
+        if chosen is not None and ctx.importer.way() == 0:
+            return _even(ctx, condition, sides, chosen)
+    shapes = _unified(ctx, *sides)
+    if shapes is not None:
+        return _even(ctx, condition, sides, shapes)
+    return _uneven(ctx, condition, sides) if same_ranks and is_late else None
 
 
 def _built(ctx: Context, graph: Any) -> _Side:
@@ -99,13 +112,13 @@ def _counted(ctx: Context, values: list[Item]) -> list[Item]:
     return values
 
 
-def _unified(ctx: Context, then: _Side, other: _Side) -> bool:
-    """Bring the values of both branches to the same types, if they can have them.
+def _unified(ctx: Context, then: _Side, other: _Side) -> list[Shape] | None:
+    """The shapes that the values of both branches can have, None where there are none.
 
     Dims that may be equal are taken to be so by the branch that a run takes.
     """
     if not all(map(alike, then.values, other.values)):
-        return False
+        return None
     late = ctx.importer.symbols.late_from(0)
     shapes = []
     for x, y in zip(flat(then.values), flat(other.values), strict=True):
@@ -113,18 +126,46 @@ def _unified(ctx: Context, then: _Side, other: _Side) -> bool:
         if a.dtype != b.dtype:
             raise ctx.malformed(f"a value is {a.dtype} on one way and {b.dtype} on the other")
         if a.rank != b.rank:
-            return False
+            return None
         dims = [unify_dims(m, n) for m, n in zip(a.shape, b.shape, strict=True)]
         if None in dims or (a != b and (type_symbols(a) | type_symbols(b)) & late):
-            return False
-        shapes.append([dim for dim in dims if dim is not None])
-    for side in (then, other):
+            return None
+        shapes.append(tuple(dim for dim in dims if dim is not None))
+    return shapes
+
+
+def _chosen(ctx: Context, zero: DimLike, then: _Side, other: _Side) -> list[Shape] | None:
+    """The shapes of the values of the branch that is taken, `then` where `zero` is 0.
+
+    None where both branches have them.
+    """
+    sides = zip(flat(then.values), flat(other.values), strict=True)
+    pairs = [(tensor_type(x).shape, tensor_type(y).shape) for x, y in sides]
+    if all(a == b for a, b in pairs):
+        return None
+    failed = minimum(zero, 1)
+    return [
+        tuple(
+            m if m == n else ctx.define(m + (n - m) * failed, "size")
+            for m, n in zip(a, b, strict=True)
+        )
+        for a, b in pairs
+    ]
+
+
+def _even(
+    ctx: Context, condition: Value, sides: tuple[_Side, _Side], shapes: Sequence[Shape]
+) -> Results:
+    """Results of the same shapes by both branches."""
+    for side in sides:
         with assuming(ctx) as assumed, _conditional(ctx), ctx.b.at(side.block):
             pairs = zip(flat(side.values), shapes, strict=True)
             fitting = iter([ctx.fit(x, shape) for x, shape in pairs])
             side.values = [with_leaves(item, fitting) for item in side.values]
         side.assumed |= assumed
-    return True
+    values = [flat(side.values) for side in sides]
+    results = iter(_both(ctx, condition, sides, values))
+    return [with_leaves(item, results) for item in sides[0].values]
 
 
 def _same_ranks(then: _Side, other: _Side) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tfc.ir.constants import ConstantStore
 from tfc.ir.core import Value
-from tfc.ir.dims import DimLike, maximum
+from tfc.ir.dims import DimLike, maximum, minimum
 from tfc.ir.graph import dims_content
 
 _PASSED_ON = ("cast", "reshape")
@@ -63,7 +63,7 @@ _COMPARED: dict[str, Callable[[DimLike, DimLike], DimLike]] = {
 }
 _COMBINED: dict[str, Callable[..., DimLike]] = {
     "and": lambda a, b: a + b,
-    "or": lambda a, b: a * b,
+    "or": minimum,
     "not": _negated,
 }
 
