@@ -11,14 +11,14 @@ import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from tfc.runtime.arrays import DATA_AT, address, pointer_at
 from tfc.runtime.errors import InputError, RuntimeFault
-from tfc.runtime.inplace import Shared, check_apart
+from tfc.runtime.inplace import Shared, check_apart, port_states
 from tfc.runtime.library import TENSOR_WORDS, Context, Library
 from tfc.runtime.pool import shared_pool
 from tfc.runtime.pycall import FastCall, State, install, layout_is_known
@@ -70,11 +70,7 @@ class Executable(FastCall):
         self._read = [i for i, port in enumerate(self.inputs) if port.name in held]
         self._spaces: list[_Space] = []
         self._home: _Space | None = None
-        self._fast_words = self._fast_state() if layout_is_known() else None
-        # The native method makes new outputs of the dims that it knows before: without a context
-        # it leaves the call to `_call_slowly`.
-        told = any(port.told for port in self.outputs)
-        self._fast = None if told or entries else self._fast_words
+        self._fast = self._fast_state() if layout_is_known() else None
         self._stages: Callable[[str], str] | None = None
         _executables.add(self)
 
@@ -256,15 +252,9 @@ class Executable(FastCall):
         """Have calls run natively where they can; this class is what they run slowly by."""
         if self.manifest.get("pycall_version") == PYCALL_VERSION:
             install(Executable, self._library)
-        inputs, outputs = (
-            [(dtype, len(port.shape)) for dtype, port in zip(dtypes, ports, strict=True)]
-            for dtypes, ports in (
-                (self._dtypes, self.inputs),
-                ([numpy_dtype(port.dtype) for port in self.outputs], self.outputs),
-            )
-        )
+        inputs, outputs = port_states(self.signature, self._shared)
         symbols = len(self.signature.symbols)
-        state = State(self._library, inputs, outputs, symbols, self.threads, _call_slowly)
+        state = State(self._library, inputs, outputs, symbols, self.threads, _call_slowly, _raise)
         self._state = state.array
         return state
 
@@ -295,6 +285,10 @@ class Executable(FastCall):
 
 # The class's own `__call__`, before the native one takes its place.
 _call_slowly = Executable.__call__
+
+
+def _raise(executable: Executable, code: int) -> NoReturn:
+    raise executable._fault(code)
 
 
 class Memory:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from sys import intern
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,8 @@ import numpy.typing as npt
 
 from tfc.runtime.arrays import address
 from tfc.runtime.errors import InputError
-from tfc.runtime.signature import Port, Signature
+from tfc.runtime.pycall import PortState
+from tfc.runtime.signature import Port, Signature, numpy_dtype
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
@@ -118,6 +121,26 @@ class Shared:
 
     def _error(self, wanted: str) -> InputError:
         return InputError(f"input {self.port.name} is written in place: the model takes {wanted}")
+
+
+def port_states(
+    signature: Signature, shared: Mapping[int, Shared]
+) -> tuple[list[PortState], list[PortState]]:
+    """Return what the native method knows of inputs and outputs. shared: by inputs."""
+    made_in = {one.output: one for one in shared.values()}
+    inputs = [_state(port, shared.get(i), 1) for i, port in enumerate(signature.inputs)]
+    outputs = []
+    for i, port in enumerate(signature.outputs):
+        one = made_in.get(i)
+        outputs.append(_state(port, one, 0 if one is None else 1 + one.input))
+    return inputs, outputs
+
+
+def _state(port: Port, one: Shared | None, mark: int) -> PortState:
+    plain = PortState(intern(port.name), numpy_dtype(port.dtype), len(port.shape), told=port.told)
+    if one is None:
+        return plain
+    return replace(plain, shared=mark, axis=-1 if one.axis is None else one.axis, room=one.room)
 
 
 def check_apart(

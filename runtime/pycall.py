@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -17,14 +18,41 @@ import numpy.typing as npt
 
 from tfc.runtime import pylayout
 from tfc.runtime.library import Library, address_of
-from tfc.runtime.pylayout import ARRAY_DATA, DENSE, FIRST_SLOT, PORT_WORDS, STATE
-
-Ports = Sequence[tuple[np.dtype[Any], int]]
-"""Dtype and rank of each input or output."""
+from tfc.runtime.pylayout import ARRAY_DATA, DENSE, FIRST_SLOT, PORT, STATE
 
 _METH_FASTCALL_KEYWORDS = 0x80 | 0x02
-# Where PyArray_Empty is in numpy's table of C functions, which only grows.
-_NUMPY_EMPTY = 184
+# Where functions are in numpy's table of C functions, which only grows: PyArray_Empty,
+# PyArray_NewFromDescr, PyArray_SetBaseObject, PyArray_NewCopy.
+_NUMPY_FUNCTIONS = {"empty": 184, "new_view": 94, "set_base": 282, "new_copy": 85}
+
+
+@dataclass(frozen=True)
+class PortState:
+    """What the method knows of an input or output.
+
+    shared: of an input, whether a run writes to it; of an output 1 + the input that it lies in.
+    axis, room: what `runtime.inplace` says of such a one. told: only a run tells some of the dims.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    rank: int
+    shared: int = 0
+    axis: int = -1
+    room: int = 0
+    told: bool = False
+
+    def words(self) -> dict[str, int]:
+        return {
+            "descr": id(self.dtype),
+            "rank": self.rank,
+            "name": id(self.name),
+            "shared": self.shared,
+            "axis": self.axis,
+            "room": self.room,
+            "itemsize": self.dtype.itemsize,
+            "told": self.told,
+        }
 
 
 class FastCall:
@@ -42,32 +70,41 @@ class State:
     def __init__(
         self,
         library: Library,
-        inputs: Ports,
-        outputs: Ports,
+        inputs: Sequence[PortState],
+        outputs: Sequence[PortState],
         symbols: int,
         threads: int,
         slow_path: Callable[..., Any],
+        fault: Callable[[Any, int], None],
     ) -> None:
-        """slow_path: a function, called with the object and the arguments of unusual calls."""
+        """slow_path, fault: functions, which are called with the object.
+
+        slow_path: with the arguments of unusual calls. fault: raises what a run's code means.
+        """
         ports = [*inputs, *outputs]
         values = _functions() | {
             "inputs": len(inputs),
             "outputs": len(outputs),
             "symbol_count": max(symbols, 1),
             "threads": threads,
+            "tells": any(port.told for port in outputs),
+            "writes": any(port.shared for port in inputs),
             "array_type": id(np.ndarray),
+            "dict_type": id(dict),
             "slow_path": id(slow_path),
+            "fault": id(fault),
             "shapes": library.address("shapes"),
             "workspace_size": library.address("workspace_size"),
             "run_model": library.address("run"),
         }
-        self.array: npt.NDArray[np.int64] = np.zeros(len(STATE) + PORT_WORDS * len(ports), np.int64)
+        self.array: npt.NDArray[np.int64] = np.zeros(len(STATE) + len(PORT) * len(ports), np.int64)
         for name, value in values.items():
             self.array[STATE[name]] = value
-        for i, (dtype, rank) in enumerate(ports):
-            at = len(STATE) + PORT_WORDS * i
-            self.array[at : at + PORT_WORDS] = id(dtype), rank
-        self._referred = [slow_path, *(dtype for dtype, _ in ports)]
+        for i, port in enumerate(ports):
+            at = len(STATE) + len(PORT) * i
+            for name, value in port.words().items():
+                self.array[at + PORT[name]] = value
+        self._referred = slow_path, fault, ports
         self._context_at = self.array.ctypes.data + 8 * STATE["context"]
 
     def take(self) -> int:
@@ -130,9 +167,15 @@ def _functions() -> dict[str, int]:
         "new_tuple": api.PyTuple_New,
         "set_item": api.PyTuple_SetItem,
         "call_object": api.PyObject_Vectorcall,
+        "new_number": api.PyLong_FromLongLong,
+        "new_dict": api.PyDict_New,
+        "dict_size": api.PyDict_Size,
+        "dict_get": api.PyDict_GetItemWithError,
+        "dict_set": api.PyDict_SetItem,
+        "forget_error": api.PyErr_Clear,
     }
     table = {name: address_of(function) for name, function in functions.items()}
-    return table | {"empty": _numpy_function(_NUMPY_EMPTY)}
+    return table | {name: _numpy_function(at) for name, at in _NUMPY_FUNCTIONS.items()}
 
 
 def _numpy_function(position: int) -> int:
@@ -161,16 +204,23 @@ def _is_array(array: npt.NDArray[Any]) -> bool:
         return int(type.from_address(id(array) + offset).value)
 
     dims = word(pylayout.ARRAY_DIMS)
+    strides = word(pylayout.ARRAY_STRIDES)
+    known = DENSE | pylayout.CHANGEABLE
     found = (
         word(pylayout.OBJECT_TYPE),
         word(ARRAY_DATA),
         word(pylayout.ARRAY_RANK, ctypes.c_int32),
         [ctypes.c_int64.from_address(dims + 8 * i).value for i in range(array.ndim)],
+        [ctypes.c_int64.from_address(strides + 8 * i).value for i in range(array.ndim)],
+        word(pylayout.ARRAY_BASE),
         word(pylayout.ARRAY_DESCR),
-        word(pylayout.ARRAY_FLAGS, ctypes.c_int32) & DENSE,
+        word(pylayout.ARRAY_FLAGS, ctypes.c_int32) & known,
     )
     shape, data = list(array.shape), array.ctypes.data
-    return found == (id(np.ndarray), data, array.ndim, shape, id(array.dtype), DENSE)
+    objects = id(array.base), id(array.dtype)
+    return found == (
+        id(np.ndarray), data, array.ndim, shape, list(array.strides), *objects, known
+    )  # fmt: skip
 
 
 def _is_tuple(items: tuple[int, ...]) -> bool:
