@@ -20,8 +20,6 @@ from tfc.ir.loop.verify import verify_function
 from tfc.ir.text.printer import print_module
 from tfc.ir.verify import verify
 
-STAGES = ("graph", "fused", "loops", "llvm", "asm")
-
 
 def compile_module(module: Module, options: Options) -> Build:
     """Compile a module of either level; a graph is optimised in place."""

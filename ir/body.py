@@ -126,7 +126,6 @@ class Keep:
 
 Expr: TypeAlias = Load | Number | Position | Apply | Lookup | Guard | Reduce | Keep
 Index: TypeAlias = int | Dim | Load | Number | Position | Apply | Lookup | Guard | Reduce | Keep
-IndexMap: TypeAlias = tuple[DimLike, ...]
 
 COMBINE = {
     "sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and",

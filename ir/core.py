@@ -190,14 +190,6 @@ class Block:
         self.args.append(value)
         return value
 
-    def remove_arg(self, index: int) -> None:
-        """Remove an unused argument."""
-        if self.args[index].uses:
-            raise ValueError("removing a block argument that is used")
-        del self.args[index]
-        for i, arg in enumerate(self.args):
-            arg.index = i
-
     def append(self, op: Op) -> Op:
         return self.insert(op, None)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -164,7 +164,3 @@ def register(op: OpDef) -> OpDef:
         raise ValueError(f"op {op.name} is registered twice")
     OPS[op.name] = op
     return op
-
-
-def attr_names(attrs: type) -> tuple[str, ...]:
-    return tuple(f.name for f in fields(attrs))

@@ -155,7 +155,6 @@ class BufferType:
 
 Type: TypeAlias = TensorType | ScalarType | VectorType | BufferType
 INDEX = ScalarType(I64)
-PREDICATE = ScalarType(BOOL)
 
 
 def shape_text(shape: tuple[DimLike, ...]) -> str:

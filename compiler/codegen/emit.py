@@ -14,9 +14,7 @@ from typing import Any
 import llvmlite
 import llvmlite.binding as llvm
 
-from tfc.compiler.codegen.kernel import kernel_text
 from tfc.compiler.target import Target
-from tfc.ir.core import Function
 from tfc.ir.errors import CompileError, TargetError
 
 _lock = threading.Lock()
@@ -97,11 +95,6 @@ def _failed(text: str, error: RuntimeError) -> CompileError:
     )
 
 
-def compile_kernel(function: Function, target: Target, opt: int = 2) -> bytes:
-    """Return the object file that defines one kernel. Independent of all other kernels."""
-    return emit_object(kernel_text(function, target), target, opt)
-
-
 def text_key(text: str, target: Target, opt: int = 2) -> str:
     """Return the cache key of a module's machine code: 32 hex digits."""
     parts = (
@@ -116,8 +109,3 @@ def text_key(text: str, target: Target, opt: int = 2) -> str:
         text,
     )
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
-
-
-def kernel_key(function: Function, target: Target, opt: int = 2) -> str:
-    """Return the cache key of one kernel: its LLVM text, versions and the target's features."""
-    return text_key(kernel_text(function, target), target, opt)

@@ -19,7 +19,6 @@ class LinkReport:
     file_size: int
     section_sizes: dict[str, int]
     imports: tuple[str, ...]
-    dynamic_relocations: int
 
 
 def pack_symbol(strings: StringTable, bind: int, definition: Definition) -> bytes:

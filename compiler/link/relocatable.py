@@ -63,7 +63,6 @@ def write_relocatable(
         file_size=size,
         section_sizes={section.name: section.size for section in loaded},
         imports=tuple(merged.imports),
-        dynamic_relocations=0,
     )
 
 

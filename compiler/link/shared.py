@@ -61,7 +61,6 @@ def write_shared(
         file_size=size,
         section_sizes={section.name: section.size for section in link.loaded_sections()},
         imports=tuple(merged.imports),
-        dynamic_relocations=len(link.uses),
     )
 
 

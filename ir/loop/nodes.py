@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tfc.ir.attrs import AttrValue, Dense
+from tfc.ir.attrs import Dense
 from tfc.ir.dims import DimLike
 from tfc.ir.loop.scalar import SCALARS, ScalarOp
 from tfc.ir.types import (
@@ -530,8 +530,3 @@ _register(LoopOp("constant", lambda types, attrs: (attrs.type,), ConstantAttrs))
 
 def _table_type(attrs: TableAttrs) -> BufferType:
     return BufferType(attrs.dtype, (len(attrs.values.values),), (1,))
-
-
-def attr_fields(attrs: Any) -> dict[str, AttrValue]:
-    """Return an attribute dataclass as a dict, in field order."""
-    return {name: getattr(attrs, name) for name in type(attrs).__dataclass_fields__}

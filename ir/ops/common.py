@@ -270,16 +270,6 @@ def integers(
     return numbers.astype(dtype)
 
 
-def float_samples(
-    *shapes: tuple[int, ...], lo: float = -2.0, hi: float = 2.0, **attrs: Any
-) -> Samples:
-    """One-operand f32 samples of these shapes, all with `attrs`.
-
-    The conformance suite makes f64, f16 and bf16 samples of every f32 one by itself.
-    """
-    return lambda: tuple(Sample((floats(shape, lo, hi),), attrs) for shape in shapes)
-
-
 UNARY_SHAPES: tuple[tuple[tuple[int, ...], ...], ...] = (((3, 4),), ((),), ((0, 5),), ((17,),))
 BINARY_SHAPES: tuple[tuple[tuple[int, ...], ...], ...] = (
     ((3, 4), (3, 4)),

@@ -36,6 +36,11 @@ TARGETS = tuple(
 all_targets = pytest.mark.parametrize("target", TARGETS)
 
 
+def compile_kernel(function: Function, target: Target) -> bytes:
+    """Return the object file that defines one kernel."""
+    return emit_object(kernel_text(function, target), target)
+
+
 @cache
 def _jit() -> Any:
     return llvm.create_lljit_compiler(target_machine(host_target()))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.codegen.harness import Array, building
+from tests.codegen.harness import Array, building, compile_kernel
 from tfc.compiler.codegen.abi import abi_text
 from tfc.compiler.codegen.codes import (
     BAD_SHAPE,
@@ -25,7 +25,7 @@ from tfc.compiler.codegen.codes import (
     SMALL_OUTPUT,
     SMALL_WORKSPACE,
 )
-from tfc.compiler.codegen.emit import compile_kernel, emit_object
+from tfc.compiler.codegen.emit import emit_object
 from tfc.compiler.codegen.header import header_text
 from tfc.compiler.codegen.host import host_target
 from tfc.compiler.codegen.main import main_text

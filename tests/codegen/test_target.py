@@ -10,8 +10,9 @@ from pathlib import Path
 import llvmlite.binding as llvm
 import pytest
 
+from tests.codegen.harness import compile_kernel
 from tests.codegen.test_kernel import matmul
-from tfc.compiler.codegen.emit import compile_kernel, emit_assembly, emit_object
+from tfc.compiler.codegen.emit import emit_assembly, emit_object
 from tfc.compiler.codegen.host import (
     cache_sizes,
     host_features,
