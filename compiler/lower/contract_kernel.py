@@ -22,6 +22,7 @@ from tfc.compiler.lower.contract import (
 )
 from tfc.compiler.lower.emitter import Emitter, Lane
 from tfc.compiler.lower.epilogue import Narrowing, batches, narrowing, part
+from tfc.compiler.lower.margins import Taps
 from tfc.compiler.lower.nest import parallel_loops
 from tfc.compiler.target import Target
 from tfc.ir.body import Apply, Expr, Iter, Load, children, walk
@@ -34,6 +35,7 @@ from tfc.ir.dims import (
     minimum,
     product,
     substitute,
+    symbol,
     symbols_of,
 )
 from tfc.ir.loop.build import LoopBuilder
@@ -92,11 +94,22 @@ def _starting(c: Contraction) -> tuple[Apply, Load] | None:
     return node, other
 
 
+def _first_of(name: str) -> str:
+    """The symbol that stands for a tile's first step of a reduced iterator."""
+    return f"{name}.first"
+
+
+def _end_of(name: str) -> str:
+    """The symbol that stands for the step behind a tile's last."""
+    return f"{name}.end"
+
+
 class ContractionSchedule:
     """Emits the register-blocked kernel of a contraction.
 
     packed: the right side is in panels; otherwise it is read where it lies, contiguous in n.
     dots: where the innermost iterator counts groups of steps, each of them one `dot`.
+    taps: reduced iterators of which tiles leave out the steps that read zeros alone.
     """
 
     def __init__(
@@ -109,6 +122,7 @@ class ContractionSchedule:
         streamed: bool,
         target: Target,
         dots: Dots | None = None,
+        taps: Sequence[Taps] = (),
     ) -> None:
         self.e = emitter
         self.b = emitter.b
@@ -119,6 +133,7 @@ class ContractionSchedule:
         self.streamed = streamed
         self.target = target
         self.dots = dots
+        self.taps = {tap.it.name: tap for tap in taps}
         self.panel = panel_of(c.n, tile.block)
         padding = [Iter(f"unit{i}", 1) for i in range(2)]
         tiled = [*padding, *c.rows][-2:]
@@ -213,11 +228,30 @@ class ContractionSchedule:
         size = len(rows) * self.tile.vectors
         sets = self._sets(tile)
         first = self._starting_values() * len(rows) if self.start is not None else [zero] * size
-        totals = self._sum(list(self.c.reduced), lefts, [*first, *[zero] * (size * (sets - 1))])
+        with self.e.scope(self._ends(rows)):
+            carried = [*first, *[zero] * (size * (sets - 1))]
+            totals = self._sum(list(self.c.reduced), lefts, carried)
         for extra in range(size, len(totals), size):
             for i in range(size):
                 totals[i] = self.b.add(totals[i], totals[extra + i])
         self._finish(rows, totals[:size])
+
+    def _ends(self, rows: Sequence[Mapping[str, Value]]) -> dict[str, Value]:
+        """Which steps the tile of `rows` makes of iterators that may leave out some."""
+        ends: dict[str, Value] = {}
+        with self.e.scope(rows[-1]):
+            for name, tap in self.taps.items():
+                ends[_first_of(name)] = self.e.index(tap.start)
+        with self.e.scope(rows[0]):
+            for name, tap in self.taps.items():
+                ends[_end_of(name)] = self.e.index(tap.stop)
+        return ends
+
+    def _range(self, it: Iter, steps: DimLike) -> tuple[DimLike, DimLike]:
+        """The steps of a reduced iterator that the tile makes, of so many."""
+        if it.name in self.taps:
+            return symbol(_first_of(it.name)), symbol(_end_of(it.name))
+        return 0, steps
 
     def _starting_values(self) -> list[Value]:
         """For each vector of columns, what their sums start with."""
@@ -273,7 +307,8 @@ class ContractionSchedule:
     def _sum(self, iters: list[Iter], lefts: list[Value], carried: list[Value]) -> list[Value]:
         if len(iters) == 1:
             return self._innermost(iters[0], lefts, carried)
-        with self.e.loop(iters[0], carried=carried) as (values, following):
+        ends = self._range(iters[0], iters[0].extent)
+        with self.e.loop(iters[0], *ends, carried=carried) as (values, following):
             following.extend(self._sum(iters[1:], lefts, list(values)))
         return values
 
@@ -281,9 +316,9 @@ class ContractionSchedule:
         """Steps of the innermost iterator, in turns where there are several sets."""
         size = len(lefts) * self.tile.vectors
         sets = len(carried) // size
-        steps = self._full_steps()
-        full = floordiv(steps, sets) * sets
-        with self.e.loop(it, 0, full, sets, carried) as (values, following):
+        start, steps = self._range(it, self._full_steps())
+        full = start + floordiv(steps - start, sets) * sets
+        with self.e.loop(it, start, full, sets, carried) as (values, following):
             base = self.e.index(it.dim)
             for turn in range(sets):
                 at = self.b.add(base, self.e.index(turn)) if turn else base

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from tfc.compiler.lower.storage import (
     Place,
 )
 from tfc.ir.core import Op, Value
+from tfc.ir.dims import DimLike
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,26 @@ class Group:
         return Group("_".join(dict.fromkeys(kinds)) or "copy", inner, outer, pairs)
 
 
+# From where to where along an axis.
+Span: TypeAlias = tuple[DimLike, DimLike]
+
+
+@dataclass(frozen=True)
+class Band:
+    """What a kernel reads of a value, for each axis."""
+
+    value: Value
+    spans: tuple[Span, ...]
+
+
 @dataclass(frozen=True)
 class Step:
-    """A call to make: kernel name, the places of its arguments, how many of them it writes."""
+    """A call to make: kernel name, the places of its arguments, how many of them it writes.
+
+    band: if the kernel is known to read a part of a value only.
+    """
 
     kernel: str
     places: list[Place]
     writes: int = 1
+    band: Band | None = None

@@ -6,18 +6,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from tfc.compiler.lower.group import Band
 from tfc.compiler.lower.storage import LoopMemory, Place, Root, RootKind
 from tfc.ir.core import Op, Value
 
 
 @dataclass(eq=False)
 class Call:
-    """One call of main: a kernel and the place of each of its arguments."""
+    """One call of main: a kernel and the place of each of its arguments.
+
+    band: as of the step.
+    """
 
     kernel: str
     args: list[Place]
     writes: int
     op: Op | None
+    band: Band | None = None
 
 
 @dataclass(eq=False)
@@ -138,6 +143,19 @@ class _Timeline:
         for place in places:
             for root in buffers_of(place.root):
                 self.spans.setdefault(root, Span(self.now, self.now)).widen(self.now, self.now)
+
+
+def calls(items: Iterable[Item]) -> Iterator[Call]:
+    """Every call, those in branches and loops included."""
+    for item in items:
+        match item:
+            case Call():
+                yield item
+            case Branch():
+                for side in item.sides:
+                    yield from calls(side)
+            case Repeat():
+                yield from calls(item.body)
 
 
 def buffers_of(root: Root) -> Iterator[Root]:

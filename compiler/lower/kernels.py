@@ -18,7 +18,7 @@ from tfc.compiler.lower.attention_kernel import Memory as AttentionMemory
 from tfc.compiler.lower.compose import Access, Composer, Nest, Output
 from tfc.compiler.lower.emitter import Emitter
 from tfc.compiler.lower.fingerprint import key_of
-from tfc.compiler.lower.group import Group, Step
+from tfc.compiler.lower.group import Group, Span, Step
 from tfc.compiler.lower.maker import KernelMaker
 from tfc.compiler.lower.nests import Nests
 from tfc.compiler.lower.normal import normalise, reductions
@@ -199,25 +199,31 @@ class KernelBuilder:
         (step,) = self._kernel("copy", nest, places)
         return step
 
-    def border(self, op: Op, parts: Sequence[Part]) -> Step | None:
-        """The step that fills what no operand covers of a padded result."""
-        if len(parts) != 1:
-            return None
+    def border(self, op: Op, parts: Sequence[Part], read: Sequence[Span]) -> Step | None:
+        """The step that fills what no operand covers of a padded result.
+
+        read: for each axis, from where to where anything is read of it.
+        """
         (part,) = parts
-        whole, inner = shape_of(op.result), shape_of(op.operands[part.operand])
+        inner = shape_of(op.operands[part.operand])
+        ends = [start + own for start, own in zip(part.starts, inner, strict=True)]
         fill = _padding(op, Composer(set(), {}, self._access, {}))
         nests = []
-        for axis, (size, own, start) in enumerate(zip(whole, inner, part.starts, strict=True)):
-            end = start + own
-            for lo, count in ((0, start), (end, size - end)):
-                if count == 0:
+        sides = list(read)
+        for axis, (start, end) in enumerate(zip(part.starts, ends, strict=True)):
+            first, last = read[axis]
+            for side in ((first, start), (end, last)):
+                sides[axis] = side
+                extents = [hi - lo for lo, hi in sides]
+                if extents[axis] == 0:
                     continue
                 composer = Composer(set(), {}, self._access, {})
-                extents = [count if a == axis else n for a, n in enumerate(whole)]
                 iters = index_iters(extents, composer)
-                index = tuple(it.dim + (lo if a == axis else 0) for a, it in enumerate(iters))
+                index = tuple(it.dim + lo for it, (lo, _) in zip(iters, sides, strict=True))
                 output = Output(op.result, self._address(op.result, index), fill)
                 nests.append(normalise(Nest(tuple(iters), (output,))))
+            # Beside the margins of this axis those of the next ones are filled no more.
+            sides[axis] = start, end
         return self.nests.emit("border", nests, [op.result], {}) if nests else None
 
     def _access(self, value: Value) -> Access:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeAlias
 
+import numpy as np
+
 from tfc.compiler.cost.choice import Candidate, best_first
 from tfc.compiler.cost.expression import estimate
 from tfc.compiler.cost.machine import machine_of
@@ -13,6 +15,7 @@ from tfc.compiler.lower import (
     contract,
     contract_blocked,
     fast,
+    margins,
     narrow,
     tiles,
     tiles_copied,
@@ -24,8 +27,9 @@ from tfc.compiler.lower.contract_blocked import BlockedSchedule
 from tfc.compiler.lower.contract_kernel import ContractionSchedule, Dots
 from tfc.compiler.lower.data import Array
 from tfc.compiler.lower.emitter import Emitter
-from tfc.compiler.lower.group import Step
+from tfc.compiler.lower.group import Band, Step
 from tfc.compiler.lower.maker import KernelMaker
+from tfc.compiler.lower.margins import Taps
 from tfc.compiler.lower.nests import Nests
 from tfc.compiler.lower.normal import normalise
 from tfc.compiler.lower.plan import Planner
@@ -37,6 +41,8 @@ from tfc.compiler.lower.storage import (
 )
 from tfc.compiler.lower.tiles_kernel import TileSchedule
 from tfc.compiler.lower.window_dots import DotWindowSchedule
+from tfc.ir import arrays
+from tfc.ir.body import Load, walk
 from tfc.ir.core import Block, Value
 from tfc.ir.dims import DimLike
 from tfc.ir.types import F32, DType, TensorType
@@ -86,6 +92,7 @@ class Products:
         written = [output.value for output in c.nest.outputs]
         machine = machine_of(self.target)
         blocking = None if dots else contract_blocked.make_plan(c, tile, packed, machine)
+        taps = self._taps(c, tile, place, dots) if fixed and blocking is None else []
         memory: dict[str, Value] = {}
         if blocking is not None:
             for key, size in blocking.scratch.items():
@@ -95,7 +102,7 @@ class Products:
         def schedule(e: Emitter) -> None:
             options = packed, streamed, self.target
             if blocking is None:
-                ContractionSchedule(e, c, tile, self.hints, *options, dots).emit()
+                ContractionSchedule(e, c, tile, self.hints, *options, dots, taps).emit()
             else:
                 BlockedSchedule(e, c, blocking, memory, self.hints, *options).emit()
 
@@ -103,9 +110,34 @@ class Products:
         for side in (c.left.load.value, c.right.load.value):
             if side not in reads:
                 reads.append(side)
-        parts = (c, tile, packed, streamed, dots, blocking, list(memory.values()))
-        steps.append(self.maker.function(name, reads, written, places, [schedule], parts))
+        parts = (c, tile, packed, streamed, dots, blocking, list(memory.values()), taps)
+        step = self.maker.function(name, reads, written, places, [schedule], parts)
+        steps.append(replace(step, band=self._band(c, tile, taps)))
         return steps
+
+    def _taps(
+        self, c: contract.Contraction, tile: contract.Tile, weights: Place, dots: Dots | None
+    ) -> list[Taps]:
+        """Reduced iterators of which tiles may leave out steps, since they add products by zero.
+
+        Of weights that are not finite these are no zeros. The innermost one is not cut into groups.
+        """
+        found = margins.taps(c, tile, margins.margins(c.left.load.value, self.storage))
+        if dots is not None:
+            found = [tap for tap in found if tap.it is not c.reduced[-1]]
+        if not found:
+            return []
+        stored = arrays.decode(self.maker.array_at(weights), c.right.load.dtype)
+        return found if np.all(np.isfinite(stored)) else []
+
+    @staticmethod
+    def _band(c: contract.Contraction, tile: contract.Tile, taps: list[Taps]) -> Band | None:
+        """What the kernel reads of a padded left side, None where that may be all of it."""
+        value = c.left.load.value
+        loads = [x for output in c.nest.outputs for x in walk(output.expr) if isinstance(x, Load)]
+        if not taps or len([x for x in loads if x.value is value]) > 1:
+            return None
+        return margins.band(c, tile, value, taps)
 
     def reads_in_place(self, c: contract.Contraction) -> bool:
         """Whether the right side needs no packing at run time."""

@@ -5,11 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from tfc.compiler.cost.choice import Chooser
 from tfc.compiler.cost.expression import estimate
-from tfc.compiler.lower.group import Group, Step
-from tfc.compiler.lower.items import Bound, Branch, Call, Demand, Item, Repeat, Scalar
+from tfc.compiler.lower.group import Band, Group, Span, Step
+from tfc.compiler.lower.items import (
+    Bound,
+    Branch,
+    Call,
+    Demand,
+    Item,
+    Repeat,
+    Scalar,
+    calls,
+)
 from tfc.compiler.lower.kernels import KernelBuilder
 from tfc.compiler.lower.main import MainWriter
 from tfc.compiler.lower.maker import Made
@@ -17,6 +27,7 @@ from tfc.compiler.lower.planes import FAST
 from tfc.compiler.lower.storage import (
     CHECK,
     PARTS,
+    Part,
     Place,
     Root,
     RootKind,
@@ -25,12 +36,13 @@ from tfc.compiler.lower.storage import (
     is_counted,
     is_data,
     is_dense,
+    parts_of_zeros,
     shape_of,
 )
 from tfc.compiler.target import Target
 from tfc.ir.constants import ConstantStore
 from tfc.ir.core import Block, Module, Op, Value
-from tfc.ir.dims import Dim, DimLike, product
+from tfc.ir.dims import Dim, DimLike, maximum, minimum, product
 from tfc.ir.extent import highest
 from tfc.ir.ops.flow import LoopAttrs, split_operands, split_yields
 from tfc.ir.symbols import BIND
@@ -69,6 +81,16 @@ def deep_recursion() -> Iterator[None]:
         sys.setrecursionlimit(limit)
 
 
+@dataclass(frozen=True)
+class _Border:
+    """A call to be made, at a place among the items, once it is known what is read of a result."""
+
+    op: Op
+    parts: Sequence[Part]
+    items: list[Item]
+    call: Call
+
+
 class ProgramBuilder:
     """Lowers one module."""
 
@@ -97,6 +119,7 @@ class ProgramBuilder:
         self.storage = Storage(self.function)
         self.kernels = KernelBuilder(self.program, self.storage, target, self.hints, fast, chooser)
         self.items: list[Item] = []
+        self._borders: list[_Border] = []
 
     def build(self) -> Module:
         with deep_recursion():
@@ -106,6 +129,7 @@ class ProgramBuilder:
         for op in self.function.block:
             self._lower_op(op)
         self._finish_outputs()
+        self._fill_borders()
         writer = MainWriter(
             self.program, self.function, self.storage, self.kernels.maker.data, self.hints
         )
@@ -143,13 +167,51 @@ class ProgramBuilder:
         for part, done in zip(parts, there, strict=True):
             if not done:
                 self._call(self.kernels.copy_part(op, part), op)
-        border = self.kernels.border(op, parts)
-        if border is not None:
-            self._call([border], op)
+        if len(parts) == 1:
+            call = Call("", [], 0, op)
+            self.items.append(call)
+            self._borders.append(_Border(op, parts, self.items, call))
+
+    def _fill_borders(self) -> None:
+        """Make the calls that fill borders, as far as these are read, or take them out."""
+        by_op: dict[Op, list[Call]] = {}
+        for call in calls(self.items):
+            if call.op is not None:
+                by_op.setdefault(call.op, []).append(call)
+        for border in self._borders:
+            op, call = border.op, border.call
+            read = self._read_of(op, by_op)
+            step = self.kernels.border(op, border.parts, read)
+            if step is None:
+                border.items.remove(call)
+            else:
+                call.kernel, call.args, call.writes = step.kernel, step.places, step.writes
+
+    def _read_of(self, op: Op, by_op: Mapping[Op, Sequence[Call]]) -> list[Span]:
+        """What is read of a padded result, for each axis from where to where."""
+        place = self.storage.place(op.result)
+        whole: list[Span] = [(0, size) for size in shape_of(op.result)]
+        if not parts_of_zeros(op) or place.root.value is not op.result:
+            return whole
+        bands: list[Band] = []
+        for user, _ in op.result.uses:
+            reads = [call for call in by_op.get(user, ()) if place in call.args[: -call.writes]]
+            if user.name in PARTS or is_control(user) or not reads:
+                return whole
+            for call in reads:
+                if call.band is None or call.band.value is not op.result:
+                    return whole
+                bands.append(call.band)
+        if not bands:
+            return whole
+        return [
+            (minimum(*(lo for lo, _ in spans)), maximum(*(hi for _, hi in spans)))
+            for spans in zip(*(band.spans for band in bands), strict=True)
+        ]
 
     def _call(self, steps: Sequence[Step], op: Op | None) -> None:
         for step in steps:
-            self.items.append(Call(step.kernel, step.places, step.writes, op))
+            self.items.append(Call(step.kernel, step.places, step.writes, op, step.band))
 
     # -- control flow ---------------------------------------------------------------------------
 

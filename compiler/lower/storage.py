@@ -179,6 +179,11 @@ def _pad_parts(op: Op) -> list[Part]:
     return [Part(0, tuple(op.attrs.lo))]
 
 
+def parts_of_zeros(op: Op) -> list[Part]:
+    """Where the operand of an op that puts zeros around it stands, none of other ops."""
+    return _pad_parts(op) if op.name == "pad" and len(op.operands) == 1 else []
+
+
 # The op whose result is its second operand.
 CHECK = "check"
 # The ops whose operands can be produced inside the result.

@@ -1,0 +1,196 @@
+"""Steps of a contraction that multiply zeros of padding alone, which a tile need not make.
+
+A padded operand is stored with its border. Along a padded axis, a tile of rows and a step of a
+reduced iterator read places that the address tells; where all of them are in the border, the step
+adds nothing. Bounds of the loop over such an iterator leave these steps out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tfc.compiler.lower.contract import Contraction, Tile, stride_of
+from tfc.compiler.lower.group import Band, Span
+from tfc.compiler.lower.storage import Storage, parts_of_zeros, shape_of
+from tfc.ir.body import Iter
+from tfc.ir.core import Value
+from tfc.ir.dims import (
+    DimLike,
+    bounds,
+    ceildiv,
+    coefficient,
+    floordiv,
+    maximum,
+    minimum,
+    substitute,
+)
+
+
+@dataclass(frozen=True)
+class Margin:
+    """An axis of a padded value: places outside of lo <= place < hi hold zeros.
+
+    stride: between neighbours, in elements. size: how many places there are.
+    """
+
+    axis: int
+    stride: DimLike
+    size: DimLike
+    lo: DimLike
+    hi: DimLike
+
+
+@dataclass(frozen=True)
+class Taps:
+    """Which steps of the reduced iterator `it` read something else than zeros.
+
+    In a row whose place along the axis is `first` at tap 0, taps are `step` places apart, each of
+    them `unit` steps of the iterator.
+    """
+
+    it: Iter
+    margin: Margin
+    first: DimLike
+    step: int
+    unit: int
+
+    @property
+    def start(self) -> DimLike:
+        """The first step that the last row of a tile needs."""
+        tap = ceildiv(maximum(self.margin.lo - self.first, 0), self.step)
+        return minimum(tap * self.unit, self.it.extent)
+
+    @property
+    def stop(self) -> DimLike:
+        """The step behind the last that the first row of a tile needs."""
+        tap = ceildiv(maximum(self.margin.hi - self.first, 0), self.step)
+        return minimum(tap * self.unit, self.it.extent)
+
+
+@dataclass(frozen=True)
+class Move:
+    """How an iterator runs along an axis: `unit` steps of it go `step` places.
+
+    One of them is 1: where an iterator runs through axes inside of this one as well, several steps
+    stay in one place.
+    """
+
+    it: Iter
+    axis: int
+    step: int
+    unit: int
+
+
+def margins(value: Value, storage: Storage) -> list[Margin]:
+    """The axes of a value, where it is stored with zeros around it, else none."""
+    if value.op is None:
+        return []
+    parts = parts_of_zeros(value.op)
+    place = storage.place(value)
+    if not parts or place.lead != 0:
+        return []
+    inner = shape_of(value.op.operands[0])
+    return [
+        Margin(axis, stride, size, start, start + own)
+        for axis, (stride, size, start, own) in enumerate(
+            zip(place.strides, shape_of(value), parts[0].starts, inner, strict=True)
+        )
+        if size != 1
+    ]
+
+
+def taps(c: Contraction, tile: Tile, found: Sequence[Margin]) -> list[Taps]:
+    """The reduced iterators along padded axes of which some tile may leave out steps."""
+    address = c.left.address
+    iters = [*c.batch, *c.rows, *c.reduced]
+    if not found or substitute(address, {it.name: 0 for it in iters}) != 0:
+        return []
+    moves: list[Move] = []
+    for it in iters:
+        move = _move(it, stride_of(address, it), found)
+        if move is None:
+            return []
+        moves.append(move)
+    sizes = _sizes(c, tile)
+    result = []
+    for axis, margin in enumerate(found):
+        along = [move for move in moves if move.axis == axis]
+        tap = _taps(c, margin, along)
+        if tap is not None and _leaves_out(tap, along, sizes):
+            result.append(tap)
+    return result
+
+
+def band(c: Contraction, tile: Tile, value: Value, taps: Sequence[Taps]) -> Band:
+    """What tiles that leave out `taps` read of a padded value.
+
+    A step that is made reads a place inside for one row of the tile at least, so that none is
+    further outside than rows of a tile are apart.
+    """
+    sizes = _sizes(c, tile)
+    spans: list[Span] = [(0, size) for size in shape_of(value)]
+    for tap in taps:
+        margin = tap.margin
+        reach = 0
+        for name, size in sizes.items():
+            step = coefficient(tap.first, name)
+            assert isinstance(step, int)
+            reach += step * (size - 1)
+        lo = maximum(margin.lo - reach, 0)
+        spans[margin.axis] = lo, minimum(margin.hi + reach, margin.size)
+    return Band(value, tuple(spans))
+
+
+def _sizes(c: Contraction, tile: Tile) -> dict[str, int]:
+    """How many values the iterators of a tile's rows have in it."""
+    return {it.name: n for it, n in zip(c.rows[::-1], (tile.tw, tile.th), strict=False)}
+
+
+def _move(it: Iter, stride: DimLike, found: Sequence[Margin]) -> Move | None:
+    """The axis that an iterator runs along, and how."""
+    options: list[Move] = []
+    if isinstance(stride, int) and stride <= 0:
+        return None
+    for axis, margin in enumerate(found):
+        if stride % margin.stride == 0:
+            step = stride // margin.stride
+            if isinstance(step, int) and step > 0:
+                options.append(Move(it, axis, step, 1))
+        elif margin.stride % stride == 0:
+            unit = margin.stride // stride
+            if isinstance(unit, int) and isinstance(it.extent, int) and 0 < unit < it.extent:
+                options.append(Move(it, axis, 1, unit))
+    # Along the longest stride, since no iterator leaves its axis.
+    return min(options, key=lambda move: (-move.unit, move.step)) if options else None
+
+
+def _taps(c: Contraction, margin: Margin, along: Sequence[Move]) -> Taps | None:
+    """The reduced iterator along an axis, if there is one and all stay within the axis."""
+    reduced = [move for move in along if move.it in c.reduced]
+    if len(reduced) != 1 or (margin.lo == 0 and margin.hi == margin.size):
+        return None
+    (tap,) = reduced
+    if tap.it.extent % tap.unit != 0 or any(m.unit != 1 for m in along if m is not tap):
+        return None
+    reach = sum((m.step * (floordiv(m.it.extent, m.unit) - 1) for m in along), start=0)
+    least, _ = bounds(margin.size - 1 - reach, {})
+    if least is None or least < 0:
+        return None
+    first = sum((m.step * m.it.dim for m in along if m is not tap), start=0)
+    return Taps(tap.it, margin, first, tap.step, tap.unit)
+
+
+def _leaves_out(tap: Taps, along: Sequence[Move], sizes: Mapping[str, int]) -> bool:
+    """Whether there may be a tile that leaves out a step. sizes: rows of a tile, by iterator."""
+    least = most = 0
+    for move in along:
+        if move.it is tap.it:
+            continue
+        if not isinstance(move.it.extent, int):
+            return True
+        size = min(sizes.get(move.it.name, 1), move.it.extent)
+        least += move.step * (size - 1)
+        most += move.step * (move.it.extent - size)
+    first, last = (replace(tap, first=place) for place in (least, most))
+    return first.start != 0 or last.stop != tap.it.extent
