@@ -1,28 +1,28 @@
-"""Two matrix products with row reductions between them: what is computed, and the plan of it.
+"""Two matrix products with row reductions between them: what is computed.
 
 Scores are the first product; a chain of elementwise ops and of reductions along the keys makes
 weights of them, the left side of the second product. Rows of scores stay in scratch memory
-between the products. The kernel is in `attention_kernel`, the reasons are in
+between the products. How is in `attention_plan` and `attention_kernel`, the reasons are in
 docs/decisions/0008-attention.md.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tfc.compiler.cost.expression import estimate
 from tfc.compiler.lower.compose import Access, Composer, Nest, Output
 from tfc.compiler.lower.dependence import Names
+from tfc.compiler.lower.group import Group
 from tfc.compiler.lower.normal import normalise, reductions
-from tfc.compiler.target import Target
 from tfc.ir.body import (
     Apply,
     Expr,
     Iter,
     Keep,
     Load,
+    Position,
     Reduce,
     loads,
     rewrite,
@@ -30,22 +30,12 @@ from tfc.ir.body import (
     walk,
 )
 from tfc.ir.core import Block, Op, Value
-from tfc.ir.dims import Dim, DimLike, ceildiv, coefficient, product, symbol
+from tfc.ir.dims import DimLike, coefficient, symbol
 from tfc.ir.opdef import Kind, OpDef, Trait
-from tfc.ir.types import DType, TensorType
+from tfc.ir.types import I64, DType, TensorType
 
 # The name of the position where the current row of scores starts.
 ROW = "scores.a"
-VECTORS = 2
-MAX_VECTORS = 8
-# Fewer rows than this are multiplied by keys where they lie.
-LEAST_ROWS = 6
-# Tasks wanted of a kernel, and the fewest rows for which a task packs its keys again.
-TASKS = 16
-TASK_ROWS = 48
-# Rows that are multiples of 4 KiB apart would compete for the same few lines of L1.
-GAP_BYTES = 64
-L1_STRIDE_BYTES = 4096
 
 
 def products(ops: Sequence[Op]) -> list[Op]:
@@ -75,7 +65,8 @@ class Attention:
     the second product. left, right: an element of the queries and of the keys. weight: an element
     of the weights, whose reductions are done first; reads and writes of `scratch` are rows of
     scores, which start at ROW. divisor: what the sums of the second product are divided by
-    instead of the weights. values: an element of the second right side.
+    instead of the weights. values: an element of the second right side. limit: how many of the
+    keys any row up to the present one needs, where numbers are moderate; None where it is all.
     """
 
     batch: tuple[Iter, ...]
@@ -92,6 +83,7 @@ class Attention:
     total: Reduce
     output: Output
     scratch: Value
+    limit: DimLike | None
 
     @property
     def dtype(self) -> DType:
@@ -111,21 +103,17 @@ class Attention:
 class Composition:
     """Composes the ops of a group around rows of scores in scratch memory."""
 
-    def __init__(
-        self,
-        ops: Sequence[Op],
-        outer: Mapping[Value, Value],
-        access: Callable[[Value], Access],
-    ) -> None:
-        self.ops = set(ops)
-        self.outer = outer
+    def __init__(self, group: Group, access: Callable[[Value], Access]) -> None:
+        self.ops = set(group.ops)
+        self.outer = group.outer
         self.access = access
-        first, second = products(ops)
+        self.diagonal = group.diagonal
+        first, second = products(group.ops)
         self.scores, self.weights = first.result, second.operands[0]
         self.second = second
         self.reduces = [
             op
-            for op in ops
+            for op in group.ops
             if op.defn.kind is Kind.REDUCTION  # type: ignore[attr-defined]
         ]
         type = self.scores.type
@@ -156,10 +144,12 @@ class Composition:
             address = address + at * stride
         scores = self._composer({}).element(self.scores, (*outer, key.dim))
         iters = (*batch, row, key, column)
+        seen = key.extent if self.diagonal is None else row.dim + self.diagonal + 1
         outputs = (
             Output(self.scratch, place, _simplified(scores, iters)),
             Output(self.scratch, place, _simplified(weights, iters)),
             Output(result, address, _simplified(element, iters)),
+            Output(self.scratch, place, Position(seen, I64)),
         )
         return Nest(iters, outputs)
 
@@ -249,7 +239,7 @@ def _sort(
     nest: Nest, scratch: Value, last: Sequence[Iter], hints: Mapping[str, int]
 ) -> Attention | None:
     """Find the roles of a normalised nest's iterators; None where some are not one iterator."""
-    scores, weight, output = nest.outputs
+    scores, weight, output, seen = nest.outputs
     named = {it.name: it for it in nest.iters}
     key, column = (named.get(it.name) for it in last)
     found = reductions(Nest((), (output,)))
@@ -266,11 +256,18 @@ def _sort(
     row = max(rows, key=lambda it: estimate(it.extent, hints), default=None)
     batch = [it for it in others if it is not row]
     batch.sort(key=lambda it: _step(output.address, it, hints), reverse=True)
-    divisor = _divisor(weight.expr, scratch, key)
+    divisor = divisor_of(weight.expr, scratch, key)
     return Attention(
         tuple(batch), row, key, depth, column, summed, left, right,
-        weight.expr, divisor, values, found[0], output, scratch,
+        weight.expr, divisor, values, found[0], output, scratch, _limit(seen.expr, row),
     )  # fmt: skip
+
+
+def _limit(seen: Expr, row: Iter | None) -> DimLike | None:
+    """How many keys a row may need, where it is one more for each row."""
+    assert isinstance(seen, Position)
+    grows = row is not None and coefficient(seen.dim, row.name) == 1
+    return seen.dim if grows else None
 
 
 def _terms(expr: Expr) -> tuple[Expr, Expr, Iter] | None:
@@ -288,166 +285,10 @@ def _step(address: DimLike, it: Iter, hints: Mapping[str, int]) -> int:
     return 0 if step is None else estimate(step, hints)
 
 
-def _divisor(weight: Expr, scratch: Value, key: Iter) -> Expr | None:
+def divisor_of(weight: Expr, scratch: Value, key: Iter) -> Expr | None:
     """The number that a row of scratch memory is only divided by to be weights."""
     if not isinstance(weight, Apply) or weight.name != "div":
         return None
     dividend, divisor = weight.args
     whole = isinstance(dividend, Load) and dividend.value is scratch
     return divisor if whole and key.name not in Names().free(divisor) else None
-
-
-# -- the plan -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How an attention runs: tiles of `rows` queries, `tiles` of them in one task.
-
-    direct: queries are read where they lie, else each tile of them is computed into memory.
-    packed: keys are packed into panels of VECTORS vectors first, else multiplied where they lie.
-    along: vectors of keys run along the depth, and are transposed when packed. width: lanes of
-    the result's vectors; vectors, part: the register tile of the second product in columns and
-    rows.
-    """
-
-    attention: Attention
-    lanes: int
-    rows: int
-    tiles: DimLike
-    direct: bool
-    packed: bool
-    along: bool
-    width: int
-    vectors: int
-    part: int
-
-    @property
-    def block(self) -> int:
-        """Keys of a panel."""
-        return VECTORS * self.lanes
-
-    @property
-    def depth(self) -> int:
-        return _extent(self.attention.depth)
-
-    @property
-    def narrow(self) -> int:
-        """Lanes of vectors along the depth, where none need be more than it is."""
-        return min(self.lanes, 1 << (self.depth - 1).bit_length())
-
-    @property
-    def columns(self) -> int:
-        return _extent(self.attention.column)
-
-    @property
-    def all_tiles(self) -> DimLike:
-        return ceildiv(self.attention.rows, self.rows)
-
-    @property
-    def groups(self) -> DimLike:
-        """How many tasks share a head."""
-        return ceildiv(self.all_tiles, self.tiles)
-
-    @property
-    def panels(self) -> DimLike:
-        return ceildiv(self.attention.key.extent, self.block)
-
-    @property
-    def pitch(self) -> DimLike:
-        """Elements between rows of scores."""
-        size = self.attention.dtype.bytes
-        gap = GAP_BYTES // size
-        row = self.panels * self.block + gap
-        return row + gap if row % (L1_STRIDE_BYTES // size) == 0 else row
-
-    @property
-    def divisor_at(self) -> DimLike:
-        """Where in its row the divisor is kept."""
-        return self.panels * self.block
-
-    @property
-    def key_size(self) -> DimLike:
-        return self.panels * self.block * self.depth
-
-    @property
-    def score_size(self) -> DimLike:
-        return self.pitch * self.rows
-
-    @property
-    def query_size(self) -> int:
-        lines = -(-self.rows * self.depth * self.attention.dtype.bytes // GAP_BYTES)
-        return lines * GAP_BYTES // self.attention.dtype.bytes
-
-
-def _extent(it: Iter) -> int:
-    assert isinstance(it.extent, int)
-    return it.extent
-
-
-def make_plan(a: Attention, target: Target, hints: Mapping[str, int]) -> Plan | None:
-    """Choose tiles and tasks; None where depth or columns are not known."""
-    if not isinstance(a.depth.extent, int) or not isinstance(a.column.extent, int):
-        return None
-    lanes = target.lanes(a.dtype)
-    registers = target.vector_registers
-    count = max(estimate(a.rows, hints), 1)
-    along = _runs_along(a.right, a.depth)
-    direct = isinstance(a.left, Load) and _runs_along(a.left, a.depth)
-    packed = count >= LEAST_ROWS or not along
-    rows = _tile_rows(count, (registers - VECTORS - 1) // VECTORS)
-    width = min(lanes, 1 << (a.column.extent - 1).bit_length())
-    vectors, part = _second_tile(-(-a.column.extent // width), rows, registers)
-    tiles = _tiles_of_task(a, rows, count, hints)
-    return Plan(a, lanes, rows, tiles, direct, packed, along, width, vectors, part)
-
-
-def _runs_along(side: Expr, depth: Iter) -> bool:
-    """Whether what is read of queries or keys is contiguous in the depth."""
-    steps = set()
-    for load in loads(side):
-        fixed = load.index[0]
-        if len(load.index) != 1 or not isinstance(fixed, (int, Dim)):
-            return False
-        steps.add(coefficient(fixed, depth.name))
-    return steps in ({1}, {0, 1})
-
-
-def _tile_rows(count: int, limit: int) -> int:
-    """The rows of a register tile that waste the least, and reuse the most."""
-    if count <= limit:
-        return count
-
-    def cost(rows: int) -> float:
-        return math.ceil(count / rows) * rows * (1 + 0.5 * (1 / rows + 1 / VECTORS))
-
-    return min(range(limit, limit // 2, -1), key=cost)
-
-
-def _second_tile(total: int, rows: int, registers: int) -> tuple[int, int]:
-    """Vectors and rows of the second product's register tile; the rows divide `rows`."""
-    best: tuple[float, int, int] | None = None
-    for vectors in range(1, min(total, MAX_VECTORS) + 1):
-        limit = (registers - vectors - 1) // vectors
-        fitting = [part for part in range(1, rows + 1) if rows % part == 0 and part <= limit]
-        if not fitting:
-            break
-        part = fitting[-1]
-        waste = math.ceil(total / vectors) * vectors / total
-        cost = waste * (1 + 0.25 * (1 / part + 1 / vectors))
-        if best is None or cost < best[0]:
-            best = (cost, vectors, part)
-    assert best is not None
-    return best[1], best[2]
-
-
-def _tiles_of_task(a: Attention, rows: int, count: int, hints: Mapping[str, int]) -> DimLike:
-    """How many tiles one task takes: all of a head's, unless there are few heads."""
-    heads = max(estimate(product(it.extent for it in a.batch), hints), 1)
-    tiles = ceildiv(a.rows, rows)
-    if heads >= TASKS:
-        return tiles
-    least = -(-TASK_ROWS // rows)
-    wanted = -(-count * heads // (rows * TASKS))
-    each = max(least, wanted)
-    return tiles if isinstance(tiles, int) and tiles <= each else each

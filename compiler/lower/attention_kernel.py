@@ -6,6 +6,7 @@ scratch memory, makes weights of each row, and sums the values by them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,18 +14,20 @@ from dataclasses import dataclass
 from tfc.compiler.cost import contraction as cost
 from tfc.compiler.cost.expression import estimate
 from tfc.compiler.cost.machine import machine_of
-from tfc.compiler.lower.attention import ROW, VECTORS, Plan
+from tfc.compiler.lower.attention import ROW
+from tfc.compiler.lower.attention_plan import SEEN, VECTORS, Plan, runs_along
 from tfc.compiler.lower.compose import Nest, Output
 from tfc.compiler.lower.contract_kernel import multiply_add
 from tfc.compiler.lower.emitter import Emitter, Lane
 from tfc.compiler.lower.nest import WORKER, NestSchedule, parallel_loops
 from tfc.compiler.lower.plan import Plan as NestPlan
 from tfc.compiler.target import Target
-from tfc.ir.body import Iter, Load
+from tfc.ir.body import Apply, Expr, Iter, Load, Reduce, substitute_dims
 from tfc.ir.core import Value
 from tfc.ir.dims import Dim, DimLike, bounds, ceildiv, floordiv, minimum, substitute, symbol
 from tfc.ir.loop.build import LoopBuilder
-from tfc.ir.types import BufferType, VectorType
+from tfc.ir.ops.control import MODERATE
+from tfc.ir.types import BOOL, BufferType, VectorType
 
 # Cycles of a vector of weights: an exponential, a quotient, loads and stores.
 ROW_CYCLES = 20
@@ -73,23 +76,80 @@ class AttentionSchedule:
             ),
             self.e.scope({it.name: self.e.index(0) for it in loops if it.extent == 1}),
         ):
-            if self.plan.packed:
-                with self.e.loop(self.panel):
-                    self._pack()
             first = self.group.dim * self.plan.tiles
             last = self.plan.all_tiles
             if self.plan.groups != 1:
                 last = minimum(first + self.plan.tiles, last)
-            with self.e.loop(self.tile, first, last):
+            if self.plan.unit:
+                self._look(first, last)
+            if self.plan.packed:
+                with self._seen(last - 1), self.e.loop(self.panel, 0, self.seen_panels):
+                    self._pack()
+            with self.e.loop(self.tile, first, last), self._seen(self.tile.dim):
                 self._tile()
 
     def _cycles(self) -> float:
         """Cycles of one task."""
         plan = self.plan
-        keys = estimate(self.a.key.extent, self.hints)
+        keys: float = estimate(self.a.key.extent, self.hints)
         rows = estimate(plan.tiles, self.hints) * plan.rows
+        if plan.unit:
+            middle = estimate(self.a.rows, self.hints) // 2
+            keys = estimate(plan.needed(middle), self.hints)
         sums = (plan.depth + plan.columns) / 2
         return rows * keys * (sums + ROW_CYCLES) / plan.lanes
+
+    # -- which keys are needed ------------------------------------------------------------------
+
+    def _look(self, first: DimLike, last: DimLike) -> None:
+        """Find out whether all numbers of a task are moderate, where it may then leave out keys."""
+        start = first * self.plan.rows
+        some = self.b.lt(self.e.index(self.plan.needed(start)), self.e.index(self.a.key.extent))
+
+        def check() -> list[Value]:
+            with self.e.scope({}, conditional=True):
+                return [self._is_moderate(start, last * self.plan.rows)]
+
+        (self.moderate,) = self.b.either(some, check, lambda: [self.b.const(0, BOOL)])
+
+    def _is_moderate(self, start: DimLike, end: DimLike) -> Value:
+        """Whether no score of the rows can be larger than MODERATE, and all values are finite."""
+        a, key = self.a, self.a.key
+        assert a.row is not None
+        near = Iter("near.a", minimum(end, a.row.extent) - start)
+        left = substitute_dims(a.left, {a.row.name: start + near.dim}, {near.name: near.interval})
+        product = self.b.mul(
+            self._largest(left, near, a.depth), self._largest(a.right, key, a.depth)
+        )
+        product = self.b.mul(product, self.b.const(self.plan.depth, product))
+        small = self.b.le(product, self.b.const(MODERATE, product))
+        largest = self._largest(a.values, a.summed, a.column)
+        return self.b.and_(small, self.b.lt(largest, self.b.const(math.inf, largest)))
+
+    def _largest(self, element: Expr, outer: Iter, inner: Iter) -> Value:
+        """The greatest absolute value of some elements, or NaN."""
+        iters = (outer, inner) if runs_along(element, inner) else (inner, outer)
+        size = Apply("abs", (element,), element.dtype)
+        reduce = Reduce("max", iters, size, element.dtype)
+        self._nest(Nest((), ()), NestPlan((), (), None, 1)).reduce_along(reduce)
+        return self.e.eval(reduce)
+
+    @contextmanager
+    def _seen(self, tile: DimLike) -> Iterator[None]:
+        """Define how many keys the rows up to the end of a tile need."""
+        if not self.plan.unit:
+            yield
+            return
+        needed = self.plan.needed(minimum((tile + 1) * self.plan.rows, self.a.rows) - 1)
+        some, every = (
+            self.e.index(ceildiv(count, self.plan.unit)) for count in (needed, self.a.key.extent)
+        )
+        with self.e.scope({SEEN: self.b.select(self.moderate, some, every)}):
+            yield
+
+    @property
+    def seen_panels(self) -> DimLike:
+        return ceildiv(self.plan.seen, self.plan.block)
 
     # -- where things are -----------------------------------------------------------------------
 
@@ -122,8 +182,10 @@ class AttentionSchedule:
         if row is not None:
             start = self.tile.dim * self.plan.rows
             at: DimLike = start + line
-            if isinstance(row.extent, int) and row.extent >= self.plan.rows:
-                if row.extent % self.plan.rows:
+            whole = isinstance(row.extent, int) and row.extent >= self.plan.rows
+            # A row that two tasks compute from different numbers of keys may differ in last bits.
+            if whole and not self.plan.unit:
+                if row.extent % self.plan.rows != 0:
                     at = minimum(start, row.extent - self.plan.rows) + line
             else:
                 at = minimum(at, row.extent - 1)
@@ -197,7 +259,7 @@ class AttentionSchedule:
             with self.e.loop(self.line), self._at_row(self.line.dim):
                 self._copy_query()
         if self.plan.packed:
-            with self.e.loop(self.panel):
+            with self.e.loop(self.panel, 0, self.seen_panels):
                 self._multiply()
         else:
             turn = Iter("turn.a", ceildiv(self.a.key.extent, self.plan.narrow))
@@ -286,7 +348,7 @@ class AttentionSchedule:
 
     def _weigh(self) -> None:
         """Make weights of a row of scores; or all but the quotient, whose divisor is kept."""
-        key, scratch = self.a.key, self.a.scratch
+        key, scratch = Iter(self.a.key.name, self.plan.seen), self.a.scratch
         start = symbol(ROW)
         if self.a.divisor is None:
             output = Output(scratch, start + key.dim, self.a.weight)
@@ -343,7 +405,7 @@ class AttentionSchedule:
         self, rows: Sequence[Value], columns: Sequence[Value], zeros: list[Value], sets: int
     ) -> list[Value]:
         """Sum over the keys, with `sets` of accumulators in turns."""
-        it = self.a.summed
+        it = Iter(self.a.summed.name, self.plan.seen)
         size = len(zeros) // sets
         full = floordiv(it.extent, sets) * sets
         with self.e.loop(it, 0, full, sets, zeros) as (values, following):

@@ -15,12 +15,16 @@ from tfc.ir.dims import DimLike
 
 @dataclass(frozen=True)
 class Group:
-    """The ops of one kernel: their outer operands and the value they compute."""
+    """The ops of one kernel: their outer operands and the value they compute.
+
+    diagonal: see `ir.ops.control.FusedAttrs`.
+    """
 
     name: str
     ops: tuple[Op, ...]
     outer: Mapping[Value, Value]
     results: tuple[tuple[Value, Value], ...]
+    diagonal: DimLike | None = None
 
     @staticmethod
     def of(op: Op) -> Group:
@@ -33,7 +37,8 @@ class Group:
         inner = tuple(o for o in region if not o.defn.terminator)  # type: ignore[attr-defined]
         pairs = tuple(zip(region.terminator.operands, op.results, strict=True))
         kinds = [o.name for o in inner if o.name not in ("constant", "dims")]
-        return Group("_".join(dict.fromkeys(kinds)) or "copy", inner, outer, pairs)
+        name = "_".join(dict.fromkeys(kinds)) or "copy"
+        return Group(name, inner, outer, pairs, op.attrs.diagonal)
 
 
 # From where to where along an axis.

@@ -15,6 +15,7 @@ from tfc.compiler.lower import (
 from tfc.compiler.lower.arguments import overlap, reads_of, scratch_buffer, view_type
 from tfc.compiler.lower.attention_kernel import AttentionSchedule
 from tfc.compiler.lower.attention_kernel import Memory as AttentionMemory
+from tfc.compiler.lower.attention_plan import make_plan as plan_attention
 from tfc.compiler.lower.compose import Access, Composer, Nest, Output
 from tfc.compiler.lower.emitter import Emitter
 from tfc.compiler.lower.fingerprint import key_of
@@ -119,7 +120,7 @@ class KernelBuilder:
     def _attention(self, group: Group) -> list[Step]:
         """The step of two products with rows of scores between them."""
         ((inside, outside),) = group.results
-        composition = attention.Composition(group.ops, group.outer, self._access)
+        composition = attention.Composition(group, self._access)
         found = composition.match(inside, outside, self.hints)
         if found is not None:
             with self.chooser.kernel(lambda: key_of(group.name, found, self.hints)) as site:
@@ -132,7 +133,7 @@ class KernelBuilder:
 
     def _attention_steps(self, group: Group, found: attention.Attention) -> list[Step] | None:
         ((_, outside),) = group.results
-        plan = attention.make_plan(found, self.target, self.hints)
+        plan = plan_attention(found, self.target, self.hints)
         if plan is None:
             return None
         workers = symbol(THREADS)

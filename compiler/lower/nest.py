@@ -152,7 +152,7 @@ class NestSchedule:
         rowwise = self.plan.lane is not None and self.plan.lane not in self.plan.inner
         for reduce in self.staged:
             if not rowwise:
-                self._reduce_along(reduce)
+                self.reduce_along(reduce)
             else:
                 self.e.eval(reduce)
         self._elements(list(self.plan.inner))
@@ -202,7 +202,7 @@ class NestSchedule:
             with self.e.vectorised(Lane(it.name, width, mask)):
                 body()
 
-    def _reduce_along(self, reduce: Reduce) -> None:
+    def reduce_along(self, reduce: Reduce) -> None:
         """Emit a reduction at the current row with its innermost iterator vectorised."""
         width = min(self.target.vector_bits // compute_bits(reduce.dtype), MAX_LANES)
         if not self._vectorises(reduce) or width < 2:

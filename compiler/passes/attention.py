@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeGuard
 
+from tfc.compiler.passes.causal import diagonal
 from tfc.compiler.passes.fuse import (
     MAX_OPERANDS,
     MAX_OPS,
@@ -21,6 +22,7 @@ from tfc.compiler.passman import PassContext
 from tfc.compiler.rewrite import blocks_of
 from tfc.ir.body import Apply, Expr, ExprBuilder, Index, Load, Reduce, loads
 from tfc.ir.build import tensor_type
+from tfc.ir.constants import ConstantStore
 from tfc.ir.core import Block, Module, Op, Value
 from tfc.ir.dims import Call, Dim, DimLike, merge_divmod, substitute, symbols_of, walk_calls
 from tfc.ir.opdef import OPS, Kind, OpDef, Trait
@@ -36,17 +38,18 @@ def attention(module: Module, context: PassContext) -> None:
     for function in module.functions.values():
         for block in blocks_of(function.block):
             if not (isinstance(block.parent, Op) and block.parent.defn is OPS["fused"]):
-                _group_block(block, context)
+                _group_block(block, module.constants, context)
 
 
-def _group_block(block: Block, context: PassContext) -> None:
+def _group_block(block: Block, constants: ConstantStore, context: PassContext) -> None:
     order = {op: position for position, op in enumerate(block)}
     for op in order:
         if op.block is not block or _product(op) is None or not context.allows("attention"):
             continue
         found = _match(op)
         if found is not None:
-            wrap(sorted(found.members, key=order.__getitem__), found.root)
+            members = sorted(found.members, key=order.__getitem__)
+            wrap(members, found.root, _diagonal(op, members, constants))
             context.count("attention")
 
 
@@ -56,6 +59,13 @@ class _Found:
 
     members: set[Op]
     root: Op
+
+
+def _diagonal(scores: Op, members: list[Op], constants: ConstantStore) -> DimLike | None:
+    """Behind which diagonal of the scores no key has a weight."""
+    (second,) = (op for op in members if op is not scores and _product(op) is not None)
+    reduces = [op for op in members if _defn(op).kind is Kind.REDUCTION]
+    return diagonal(scores.result, second.operands[0], reduces, constants)
 
 
 def _defn(op: Op) -> OpDef:

@@ -18,6 +18,7 @@ from tfc.ir.dims import DimLike, symbol
 from tfc.ir.location import UNKNOWN
 from tfc.ir.opdef import OPS, Kind, NoAttrs, OpDef, Trait
 from tfc.ir.ops.const import constant, dims
+from tfc.ir.ops.control import FusedAttrs
 from tfc.ir.types import I8, U8
 
 MAX_OPS = 48
@@ -453,7 +454,7 @@ def is_immediate(value: Value) -> bool:
     return is_cheap(op)
 
 
-def wrap(members: list[Op], root: Op) -> None:
+def wrap(members: list[Op], root: Op, diagonal: DimLike | None = None) -> None:
     """Move the members, given in their order, into the region of a new `fused` op."""
     block = root.block
     assert block is not None
@@ -468,7 +469,7 @@ def wrap(members: list[Op], root: Op) -> None:
             if value not in inside and value not in found:
                 found[value] = _bring_in(value, region, outer)
     types = [result.type for result in root.results]
-    fused = Op(OPS["fused"], outer, NoAttrs(), types, [region], loc)
+    fused = Op(OPS["fused"], outer, FusedAttrs(diagonal), types, [region], loc)
     block.insert(fused, root)
     for new, old in zip(fused.results, root.results, strict=True):
         new.name, old.name, new.encoding = old.name, "", old.encoding

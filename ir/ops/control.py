@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from tfc.ir.dims import Dim
 from tfc.ir.opdef import Kind, NoGrad, OpDef, register
 from tfc.ir.ops.common import Array
 from tfc.ir.types import TensorType
@@ -46,10 +48,24 @@ yield_ = register(
     )
 )
 
+# Sums of products that are smaller than this are moderate numbers.
+MODERATE = 1e30
+
+
+@dataclass(frozen=True, slots=True)
+class FusedAttrs:
+    """diagonal: in a group of two products with a softmax between them, no key behind query +
+    diagonal has a weight where the first product's results are MODERATE. None: nothing is known.
+    """
+
+    diagonal: int | Dim | None = None
+
+
 fused = register(
     OpDef(
         name="fused",
         operands=(0, None),
+        attrs=FusedAttrs,
         kind=Kind.CONTROL,
         infer=_nothing,
         ref=_hand_out,

@@ -1,0 +1,228 @@
+"""How an attention runs: its tiles, its tasks, and which keys a tile needs. See `attention`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from tfc.compiler.cost.expression import estimate
+from tfc.compiler.lower.attention import Attention, divisor_of
+from tfc.compiler.target import Target
+from tfc.ir.body import Expr, Iter, Load, Reduce, loads, rewrite, walk
+from tfc.ir.dims import (
+    Dim,
+    DimLike,
+    ceildiv,
+    coefficient,
+    maximum,
+    minimum,
+    product,
+    substitute,
+    symbol,
+)
+
+VECTORS = 2
+MAX_VECTORS = 8
+# In a tile, how many keys its rows need, in units of them.
+SEEN = "seen.a"
+# Fewer rows than this are multiplied by keys where they lie.
+LEAST_ROWS = 6
+# Tasks wanted of a kernel, and the fewest rows for which a task packs its keys again.
+TASKS = 16
+TASK_ROWS = 48
+# Rows that are multiples of 4 KiB apart would compete for the same few lines of L1.
+GAP_BYTES = 64
+L1_STRIDE_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How an attention runs: tiles of `rows` queries, `tiles` of them in one task.
+
+    direct: queries are read where they lie, else each tile of them is computed into memory.
+    packed: keys are packed into panels of VECTORS vectors first, else multiplied where they lie.
+    along: vectors of keys run along the depth, and are transposed when packed. width: lanes of
+    the result's vectors; vectors, part: the register tile of the second product in columns and
+    rows. unit: by how many keys the number of those that a tile needs is rounded up, 0 where it
+    needs all.
+    """
+
+    attention: Attention
+    lanes: int
+    rows: int
+    tiles: DimLike
+    direct: bool
+    packed: bool
+    along: bool
+    width: int
+    vectors: int
+    part: int
+    unit: int
+
+    @property
+    def seen(self) -> DimLike:
+        """How many keys the present tile needs."""
+        return symbol(SEEN) * self.unit if self.unit else self.attention.key.extent
+
+    def needed(self, row: DimLike) -> DimLike:
+        """How many keys a row and those before it need if numbers are moderate: at least one."""
+        a = self.attention
+        assert a.limit is not None
+        assert a.row is not None
+        limit = substitute(a.limit, {a.row.name: row})
+        return minimum(maximum(limit, 1), a.key.extent)
+
+    @property
+    def block(self) -> int:
+        """Keys of a panel."""
+        return VECTORS * self.lanes
+
+    @property
+    def depth(self) -> int:
+        return _extent(self.attention.depth)
+
+    @property
+    def narrow(self) -> int:
+        """Lanes of vectors along the depth, where none need be more than it is."""
+        return min(self.lanes, 1 << (self.depth - 1).bit_length())
+
+    @property
+    def columns(self) -> int:
+        return _extent(self.attention.column)
+
+    @property
+    def all_tiles(self) -> DimLike:
+        return ceildiv(self.attention.rows, self.rows)
+
+    @property
+    def groups(self) -> DimLike:
+        """How many tasks share a head."""
+        return ceildiv(self.all_tiles, self.tiles)
+
+    @property
+    def panels(self) -> DimLike:
+        return ceildiv(self.attention.key.extent, self.block)
+
+    @property
+    def pitch(self) -> DimLike:
+        """Elements between rows of scores."""
+        size = self.attention.dtype.bytes
+        gap = GAP_BYTES // size
+        row = self.panels * self.block + gap
+        return row + gap if row % (L1_STRIDE_BYTES // size) == 0 else row
+
+    @property
+    def divisor_at(self) -> DimLike:
+        """Where in its row the divisor is kept."""
+        return self.panels * self.block
+
+    @property
+    def key_size(self) -> DimLike:
+        return self.panels * self.block * self.depth
+
+    @property
+    def score_size(self) -> DimLike:
+        return self.pitch * self.rows
+
+    @property
+    def query_size(self) -> int:
+        lines = -(-self.rows * self.depth * self.attention.dtype.bytes // GAP_BYTES)
+        return lines * GAP_BYTES // self.attention.dtype.bytes
+
+
+def _extent(it: Iter) -> int:
+    assert isinstance(it.extent, int)
+    return it.extent
+
+
+def make_plan(a: Attention, target: Target, hints: Mapping[str, int]) -> Plan | None:
+    """Choose tiles and tasks; None where depth or columns are not known."""
+    if not isinstance(a.depth.extent, int) or not isinstance(a.column.extent, int):
+        return None
+    lanes = target.lanes(a.dtype)
+    registers = target.vector_registers
+    count = max(estimate(a.rows, hints), 1)
+    along = runs_along(a.right, a.depth)
+    direct = isinstance(a.left, Load) and runs_along(a.left, a.depth)
+    packed = count >= LEAST_ROWS or not along
+    rows = _tile_rows(count, (registers - VECTORS - 1) // VECTORS)
+    width = min(lanes, 1 << (a.column.extent - 1).bit_length())
+    vectors, part = _second_tile(-(-a.column.extent // width), rows, registers)
+    tiles = _tiles_of_task(a, rows, count, hints)
+    unit = 0
+    if a.limit is not None and packed and _reduces_keys(a):
+        unit = lanes if a.key.extent % lanes == 0 else 1
+    plan = Plan(a, lanes, rows, tiles, direct, packed, along, width, vectors, part, unit)
+    return replace(plan, attention=_up_to(a, plan.seen)) if unit else plan
+
+
+def _reduces_keys(a: Attention) -> bool:
+    """Whether the chain's reductions are over all keys and nothing else."""
+    reduces = [node for node in walk(a.weight) if isinstance(node, Reduce)]
+    return all([it.extent for it in node.iters] == [a.key.extent] for node in reduces)
+
+
+def _up_to(a: Attention, seen: DimLike) -> Attention:
+    """The attention with reductions over the first `seen` keys."""
+
+    def shorten(node: Expr) -> Expr | None:
+        if not isinstance(node, Reduce):
+            return None
+        (it,) = node.iters
+        return Reduce(node.kind, (Iter(it.name, seen),), node.body, node.dtype, node.last)
+
+    weight = rewrite(a.weight, shorten)
+    divisor = None if a.divisor is None else divisor_of(weight, a.scratch, a.key)
+    return replace(a, weight=weight, divisor=divisor)
+
+
+def runs_along(side: Expr, depth: Iter) -> bool:
+    """Whether what is read of queries or keys is contiguous in the depth."""
+    steps = set()
+    for load in loads(side):
+        fixed = load.index[0]
+        if len(load.index) != 1 or not isinstance(fixed, (int, Dim)):
+            return False
+        steps.add(coefficient(fixed, depth.name))
+    return steps in ({1}, {0, 1})
+
+
+def _tile_rows(count: int, limit: int) -> int:
+    """The rows of a register tile that waste the least, and reuse the most."""
+    if count <= limit:
+        return count
+
+    def cost(rows: int) -> float:
+        return math.ceil(count / rows) * rows * (1 + 0.5 * (1 / rows + 1 / VECTORS))
+
+    return min(range(limit, limit // 2, -1), key=cost)
+
+
+def _second_tile(total: int, rows: int, registers: int) -> tuple[int, int]:
+    """Vectors and rows of the second product's register tile; the rows divide `rows`."""
+    best: tuple[float, int, int] | None = None
+    for vectors in range(1, min(total, MAX_VECTORS) + 1):
+        limit = (registers - vectors - 1) // vectors
+        fitting = [part for part in range(1, rows + 1) if rows % part == 0 and part <= limit]
+        if not fitting:
+            break
+        part = fitting[-1]
+        waste = math.ceil(total / vectors) * vectors / total
+        cost = waste * (1 + 0.25 * (1 / part + 1 / vectors))
+        if best is None or cost < best[0]:
+            best = (cost, vectors, part)
+    assert best is not None
+    return best[1], best[2]
+
+
+def _tiles_of_task(a: Attention, rows: int, count: int, hints: Mapping[str, int]) -> DimLike:
+    """How many tiles one task takes: all of a head's, unless there are few heads."""
+    heads = max(estimate(product(it.extent for it in a.batch), hints), 1)
+    tiles = ceildiv(a.rows, rows)
+    if heads >= TASKS:
+        return tiles
+    least = -(-TASK_ROWS // rows)
+    wanted = -(-count * heads // (rows * TASKS))
+    each = max(least, wanted)
+    return tiles if isinstance(tiles, int) and tiles <= each else each
