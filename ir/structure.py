@@ -27,7 +27,7 @@ class Checker:
         # The symbols that types may speak of at the present op, and those that a run gives values.
         self.declared: set[str] = set()
         self.run_time: set[str] = set()
-        self._typed: set[Type] = set()
+        self._typed: set[int] = set()  # types by identity: the values keep them
         self._counts: dict[Value, int] = {}
 
     # -- what a level adds ----------------------------------------------------------------------
@@ -117,7 +117,7 @@ class Checker:
             if op.block is not block or op.prev is not previous:
                 self.fail("the links between ops are broken", op)
             self._op(op, visible)
-            if op.name == BIND:
+            if op.defn.name == BIND:
                 bound.append(op.attrs.symbol)
                 self.declared.add(op.attrs.symbol)
             for i, result in enumerate(op.results):
@@ -139,15 +139,13 @@ class Checker:
         visible.add(value)
         defined.append(value)
         self._counts.setdefault(value, 0)
-        self._known_type(value.type, value.op)
-
-    def _known_type(self, type: Type, op: Op | None) -> None:
-        if type in self._typed:
+        type = value.type
+        if id(type) in self._typed:
             return
         unknown = type_symbols(type) - self.declared
         if unknown:
-            self.fail(f"{type} speaks of {self._undeclared(unknown)}", op)
-        self._typed.add(type)
+            self.fail(f"{type} speaks of {self._undeclared(unknown)}", value.op)
+        self._typed.add(id(type))
 
     def _undeclared(self, names: set[str] | frozenset[str]) -> str:
         bound = names & self.run_time
@@ -156,12 +154,13 @@ class Checker:
         return f"undeclared {', '.join(sorted(names))}"
 
     def _op(self, op: Op, visible: set[Value]) -> None:
+        counts = self._counts
         for i, value in enumerate(op.operands):
             if value not in visible:
                 self.fail(f"operand {i} ({value!r}) is not defined before it is used", op)
             if (op, i) not in value.uses:
                 self.fail(f"operand {i} ({value!r}) does not list this use", op)
-            self._counts[value] += 1
+            counts[value] += 1
         for dim in dims_in(op.attrs):
             unknown = symbols_of(dim) - self.declared
             if unknown:
@@ -172,12 +171,9 @@ class Checker:
                 if region.parent is not op:
                     self.fail("a region has another parent", op)
                 self._block(region, inner, "yield")
-        self._ending(op)
-        self.check_op(op)
-
-    def _ending(self, op: Op) -> None:
-        if op.name in ("return", "yield") and op.next is not None:
+        if op.next is not None and op.defn.name in ("return", "yield"):
             self.fail("stands in the middle of a block", op)
+        self.check_op(op)
 
     # -- messages -------------------------------------------------------------------------------
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
+from functools import cache
 from typing import Any
 
+from tfc.ir.attrs import ConstRef, Dense
 from tfc.ir.core import Element, Function, Op, SymbolInfo
 from tfc.ir.dims import Dim, DimLike, coefficient, evaluate, substitute, symbols_of
 from tfc.ir.errors import UsageError
@@ -19,7 +21,12 @@ from tfc.ir.types import BufferType, DType, TensorType, Type
 ASSUMES = "assumes"
 # The op, of either level, that gives a symbol its value while a program runs.
 BIND = "bind"
-_DIMLESS = (int, float, complex, str, DType, type(None))
+_DIMLESS = (int, float, complex, str, DType, Dense, ConstRef, type(None))
+# The same as annotations of attributes name it.
+_DIMLESS_NAMES = {
+    "bool", "int", "float", "complex", "str", "DType", "Dense", "ConstRef", "None",
+    "tuple[bool, ...]", "tuple[int, ...]", "tuple[float, ...]",
+}  # fmt: skip
 
 
 def dims_in(value: Any) -> list[Dim]:
@@ -38,8 +45,19 @@ def _collect(value: Any, found: list[Dim]) -> None:
         for item in value:
             _collect(item, found)
     else:
-        for name in getattr(type(value), "__dataclass_fields__", ()):
+        kind: Any = type(value)
+        for name in _fields_with_dims(kind):
             _collect(getattr(value, name), found)
+
+
+@cache
+def _fields_with_dims(kind: type) -> tuple[str, ...]:
+    """Return the fields of a dataclass in which dims may stand; none of any other class."""
+    return tuple(
+        name
+        for name, field in getattr(kind, "__dataclass_fields__", {}).items()
+        if not _DIMLESS_NAMES.issuperset(str(field.type).split(" | "))
+    )
 
 
 def with_symbols(value: Any, values: Mapping[str, DimLike]) -> Any:

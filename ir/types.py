@@ -6,14 +6,15 @@ All are frozen and compared by value. Nothing here knows numpy; `ir.arrays` maps
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import cache
+from typing import Any, TypeAlias
 
 from tfc.ir.dims import DimLike, product
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class DType:
-    """An element type.
+    """An element type: one of `DTYPES`, each of which is one object.
 
     `kind` is f (float), i (signed), u (unsigned), b (bool), c (complex) or s (storage: nothing is
     computed with it, and its numbers are bits to all but the ops that pack and unpack them).
@@ -25,6 +26,9 @@ class DType:
 
     def __str__(self) -> str:
         return self.name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DTYPES.__getitem__, (self.name,)
 
     @property
     def bytes(self) -> int:
@@ -154,7 +158,22 @@ class BufferType:
 
 
 Type: TypeAlias = TensorType | ScalarType | VectorType | BufferType
-INDEX = ScalarType(I64)
+
+
+@cache
+def scalar_of(dtype: DType) -> ScalarType:
+    """Return the scalar of an element type, always the same object."""
+    return ScalarType(dtype)
+
+
+@cache
+def vector_of(dtype: DType, lanes: int) -> VectorType:
+    """Return the vector of so many elements of a type, always the same object."""
+    return VectorType(dtype, lanes)
+
+
+INDEX = scalar_of(I64)
+PREDICATE = scalar_of(BOOL)
 
 
 def shape_text(shape: tuple[DimLike, ...]) -> str:

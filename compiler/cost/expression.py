@@ -20,14 +20,17 @@ def estimate(dim: DimLike, hints: Mapping[str, int]) -> int:
     return evaluate(dim, {name: hints.get(name, DEFAULT_EXTENT) for name in symbols_of(dim)})
 
 
-def work(expr: Expr, hints: Mapping[str, int]) -> float:
-    """Scalar operations that one element of `expr` costs, shared nodes counted once."""
-    done: dict[int, float] = {}
+def work(expr: Expr, hints: Mapping[str, int], given: Expr | None = None) -> float:
+    """Scalar operations that one element of `expr` costs, shared nodes counted once.
+
+    given: a part of it that is there already.
+    """
+    done = {id(given)}
 
     def visit(node: Expr) -> float:
         if id(node) in done:
             return 0.0
-        done[id(node)] = 1.0
+        done.add(id(node))
         below = sum(visit(child) for child in children(node))
         if isinstance(node, Reduce):
             for it in node.iters:

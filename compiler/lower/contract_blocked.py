@@ -319,11 +319,12 @@ class BlockedSchedule(ContractionSchedule):
 
     # -- sums -----------------------------------------------------------------------------------
 
-    def _tile_rows(self) -> list[dict[str, Value]]:
-        return self._rows(self.tile, [self.tiles[0].dim, self.row_tile.dim * self.tile.tw])
+    @property
+    def _firsts(self) -> list[DimLike]:
+        return [self.tiles[0].dim, self.row_tile.dim * self.tile.tw]
 
     def _finish_tile(self, totals: list[Value]) -> None:
-        self._finish(self._tile_rows(), totals)
+        self._finish(self.tile, self._firsts, totals)
 
     def _add_chunk(self) -> None:
         places = self._places()
@@ -333,7 +334,7 @@ class BlockedSchedule(ContractionSchedule):
 
     def _chunk_sums(self, before: list[Value] | None = None) -> list[Value]:
         """The sums of the current tile with the chunk's steps added."""
-        lefts = [self._source(row) for row in self._tile_rows()]
+        lefts = [self._source(row) for row in self._rows(self.tile, self._firsts)]
         if before is None:
             zero = self.b.const(0, self.lane_type)
             before = [zero] * (len(lefts) * self.tile.vectors)

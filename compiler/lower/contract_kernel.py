@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tfc.compiler.cost.choice import Candidate
-from tfc.compiler.cost.expression import estimate
+from tfc.compiler.cost.expression import estimate, work
 from tfc.compiler.lower.contract import (
     Contraction,
     Tile,
@@ -33,15 +33,19 @@ from tfc.ir.dims import (
     ceildiv,
     floordiv,
     minimum,
+    mod,
     product,
     substitute,
     symbol,
     symbols_of,
 )
 from tfc.ir.loop.build import LoopBuilder
-from tfc.ir.types import VectorType
+from tfc.ir.types import VectorType, buffer
 
 PREFETCH_STEPS = 64
+# Operations of an epilogue, over all accumulators, from which on a loop goes over their rows: as
+# straight-line code they would take longer to compile than all else, and to fetch.
+_LONG_EPILOGUE = 256
 
 
 def multiply_add(
@@ -234,7 +238,7 @@ class ContractionSchedule:
         for extra in range(size, len(totals), size):
             for i in range(size):
                 totals[i] = self.b.add(totals[i], totals[extra + i])
-        self._finish(rows, totals[:size])
+        self._finish(tile, firsts, totals[:size])
 
     def _ends(self, rows: Sequence[Mapping[str, Value]]) -> dict[str, Value]:
         """Which steps the tile of `rows` makes of iterators that may leave out some."""
@@ -275,18 +279,17 @@ class ContractionSchedule:
             return self.dots.steps // self.dots.group
         return self.c.reduced[-1].extent
 
-    def _starts(self, axis: int, size: int, start: DimLike) -> list[Value]:
-        """The iterator values of a tile along one axis. The last tile overlaps its neighbour."""
+    def _start(self, axis: int, size: int, start: DimLike, number: DimLike) -> DimLike:
+        """The iterator of a row of a tile along one axis. The last tile overlaps its neighbour."""
         it = self.tiled[axis]
         whole = axis == self.open and bool(self.parts) and size == self._size(axis)
         # Parts of a tile start where tiles do, so their starts need not be multiples of theirs.
         divides = it.extent % size == 0 and self._size(axis) % size == 0
         if divides or whole or size == 1:
-            return [self.e.index(start + i) for i in range(size)]
+            return start + number
         if isinstance(it.extent, int) and it.extent >= size:
-            first = self.e.index(minimum(start, it.extent - size))
-            return [first, *(self.b.add(first, self.e.index(i)) for i in range(1, size))]
-        return [self.e.index(minimum(start + i, it.extent - 1)) for i in range(size)]
+            return minimum(start, it.extent - size) + number
+        return minimum(start + number, it.extent - 1)
 
     def _rows(self, tile: Tile, firsts: Sequence[DimLike]) -> list[dict[str, Value]]:
         """For each row of the tile, the values of the two tiled iterators."""
@@ -296,6 +299,9 @@ class ContractionSchedule:
             for y in self._starts(0, tile.th, firsts[0])
             for x in self._starts(1, tile.tw, firsts[1])
         ]
+
+    def _starts(self, axis: int, size: int, start: DimLike) -> list[Value]:
+        return [self.e.index(self._start(axis, size, start, i)) for i in range(size)]
 
     def _left(self, row: Mapping[str, Value]) -> Value:
         """A view of the left buffer that starts at the row's first element."""
@@ -413,22 +419,54 @@ class ContractionSchedule:
         """Whether the vector has one column, stored without a mask, as in `nest.masks_tail`."""
         return self.panel.extent == 1 and self.c.n.extent - vector * self.tile.lanes == 1
 
-    def _finish(self, rows: Sequence[Mapping[str, Value]], totals: list[Value]) -> None:
+    def _finish(self, tile: Tile, firsts: Sequence[DimLike], totals: list[Value]) -> None:
         """Evaluate the epilogue on the accumulators and store."""
         (output,) = self.c.nest.outputs
+        rows = self._rows(tile, firsts)
         split = narrowing(output.expr)
         most = self.target.narrowed_at_once // self.tile.lanes
         alone = any(self._is_alone(v) for v in range(self.tile.vectors))
         if split is not None and most > 1 and not alone:
             self._narrow(rows, self._evaluated(rows, totals, split.base), split, most)
             return
+        if len(rows) > 1 and len(totals) * self._epilogue_work() >= _LONG_EPILOGUE:
+            self._finish_in_turn(tile, firsts, totals)
+            return
         for v in range(self.tile.vectors):
             with self._columns(v):
                 for row, values in enumerate(rows):
-                    total = totals[row * self.tile.vectors + v]
-                    element = self._element(values, total, output.expr)
-                    with self.e.scope(values):
-                        self.e.store(output.value, (output.address,), element)
+                    self._store_element(values, totals[row * self.tile.vectors + v])
+
+    def _epilogue_work(self) -> float:
+        (output,) = self.c.nest.outputs
+        return work(output.expr, self.hints, self.start[0] if self.start else self.c.reduce)
+
+    def _finish_in_turn(
+        self, tile: Tile, firsts: Sequence[DimLike], totals: Sequence[Value]
+    ) -> None:
+        """Do so in a loop over the rows, to which the accumulators go by way of memory."""
+        lanes, vectors = self.tile.lanes, self.tile.vectors
+        kept = self.b.alloca(buffer(self.c.reduce.dtype, len(totals) * lanes))
+        for i, total in enumerate(totals):
+            self.b.vstore(total, kept, [self.e.index(i * lanes)])
+        it = Iter("row.e", tile.th * tile.tw)
+        with self.e.loop(it):
+            flat = tile.th == 1
+            numbers = (0, it.dim) if flat else (floordiv(it.dim, tile.tw), mod(it.dim, tile.tw))
+            row = {
+                axis.name: self.e.index(self._start(i, size, firsts[i], numbers[i]))
+                for i, (axis, size) in enumerate(zip(self.tiled, (tile.th, tile.tw), strict=True))
+            }
+            for v in range(vectors):
+                at = self.e.index((it.dim * vectors + v) * lanes)
+                with self._columns(v):
+                    self._store_element(row, self.b.vload(kept, [at], lanes))
+
+    def _store_element(self, row: Mapping[str, Value], total: Value) -> None:
+        (output,) = self.c.nest.outputs
+        element = self._element(row, total, output.expr)
+        with self.e.scope(row):
+            self.e.store(output.value, (output.address,), element)
 
     @contextmanager
     def _columns(self, vector: int, count: int = 1) -> Iterator[None]:

@@ -35,6 +35,7 @@ from tfc.ir.types import (
     ScalarType,
     Type,
     VectorType,
+    scalar_of,
 )
 
 IndexLike: TypeAlias = int | Dim | Value
@@ -76,7 +77,7 @@ class LoopBuilder(ScalarBuilder[Value]):
     def const(self, value: float | complex, like: Value | DType | Type) -> Value:
         """A constant of the type of `like`: a value, a register type or an element type."""
         if isinstance(like, DType):
-            like = ScalarType(like)
+            like = scalar_of(like)
         type = like.type if isinstance(like, Value) else like
         assert isinstance(type, (ScalarType, VectorType))
         lanes = type.lanes if isinstance(type, VectorType) else 0

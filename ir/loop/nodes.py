@@ -20,12 +20,15 @@ from tfc.ir.types import (
     I32,
     I64,
     INDEX,
+    PREDICATE,
     U8,
     BufferType,
     DType,
     ScalarType,
     Type,
     VectorType,
+    scalar_of,
+    vector_of,
 )
 
 ALIASED = "aliased"
@@ -201,7 +204,7 @@ def _need(condition: bool, message: str) -> None:
 
 def with_dtype(like: Type, dtype: DType) -> Type:
     """Return the scalar or vector type shaped as `like` with another element type."""
-    return VectorType(dtype, like.lanes) if isinstance(like, VectorType) else ScalarType(dtype)
+    return vector_of(dtype, like.lanes) if isinstance(like, VectorType) else scalar_of(dtype)
 
 
 def _scalar_infer(op: ScalarOp) -> Infer:
@@ -218,7 +221,7 @@ def _scalar_infer(op: ScalarOp) -> Infer:
         for type in types[first:]:
             if type is not last and type != last:
                 raise LoopTypeError("operands differ in type")
-        if first and types[0] not in (with_dtype(last, BOOL), ScalarType(BOOL)):
+        if first and types[0] not in (with_dtype(last, BOOL), PREDICATE):
             raise LoopTypeError("the condition is not bool of the operands' shape")
         if op.result == "same":
             return (last,)
@@ -243,7 +246,8 @@ for _op in SCALARS.values():
 def _as_buffer(type: Type) -> BufferType:
     if not isinstance(type, BufferType):
         raise LoopTypeError(f"{type} is not a buffer")
-    _need(type.space != TILE, f"{type} is reached by tile ops only")
+    if type.space == TILE:
+        raise LoopTypeError(f"{type} is reached by tile ops only")
     return type
 
 
@@ -264,13 +268,13 @@ def _all_index(types: tuple[Type, ...]) -> None:
 
 def _const(types: tuple[Type, ...], attrs: ConstAttrs) -> tuple[Type, ...]:
     _need(not types, "takes no operands")
-    return (VectorType(attrs.dtype, attrs.lanes) if attrs.lanes else ScalarType(attrs.dtype),)
+    return (vector_of(attrs.dtype, attrs.lanes) if attrs.lanes else scalar_of(attrs.dtype),)
 
 
 def _splat(types: tuple[Type, ...], attrs: LanesAttrs) -> tuple[Type, ...]:
     _need(isinstance(types[0], ScalarType), "splats a scalar")
     assert isinstance(types[0], ScalarType)
-    return (VectorType(types[0].dtype, attrs.lanes),)
+    return (vector_of(types[0].dtype, attrs.lanes),)
 
 
 def _vector(type: Type) -> VectorType:
@@ -283,7 +287,7 @@ def _shuffle(types: tuple[Type, ...], attrs: ShuffleAttrs) -> tuple[Type, ...]:
     _need(types[0] == types[1], "operands differ in type")
     lanes = _vector(types[0]).lanes
     _need(all(0 <= lane < 2 * lanes for lane in attrs.mask), "a mask entry is out of range")
-    return (VectorType(_vector(types[0]).dtype, len(attrs.mask)),)
+    return (vector_of(_vector(types[0]).dtype, len(attrs.mask)),)
 
 
 # What `dot` multiplies and adds up: element types of both factors, and of the sums.
@@ -295,10 +299,11 @@ def _dot(types: tuple[Type, ...], attrs: Any) -> tuple[Type, ...]:
     x, y, total = (_vector(type) for type in types)
     _need(x.lanes == y.lanes, "the factors differ in lanes")
     found = DOTS.get((x.dtype, y.dtype))
-    _need(found is not None, f"does not multiply {x.dtype} by {y.dtype}")
-    assert found is not None
-    sums = VectorType(found, x.lanes * x.dtype.bits // found.bits)
-    _need(total == sums, f"adds products of {x} to {total}, not to {sums}")
+    if found is None:
+        raise LoopTypeError(f"does not multiply {x.dtype} by {y.dtype}")
+    sums = vector_of(found, x.lanes * x.dtype.bits // found.bits)
+    if total != sums:
+        raise LoopTypeError(f"adds products of {x} to {total}, not to {sums}")
     return (total,)
 
 
@@ -357,24 +362,24 @@ def _lookup(types: tuple[Type, ...], attrs: TableAttrs) -> tuple[Type, ...]:
 def _load(types: tuple[Type, ...], attrs: Any) -> tuple[Type, ...]:
     buf = _indexed(types)
     _all_index(types[1:])
-    return (ScalarType(buf.dtype),)
+    return (scalar_of(buf.dtype),)
 
 
 def _store(types: tuple[Type, ...], attrs: Any) -> tuple[Type, ...]:
     buf = _indexed(types[1:])
     _all_index(types[2:])
-    _check_stored(types[0], ScalarType(buf.dtype), buf)
+    _check_stored(types[0], scalar_of(buf.dtype), buf)
     return ()
 
 
 def _check_stored(type: Type, wanted: Type, buf: BufferType) -> None:
-    if type != wanted:
+    if type is not wanted and type != wanted:
         raise LoopTypeError(f"stores {type} into {buf}")
 
 
 def _check_mask(types: tuple[Type, ...], lanes: int, masked: bool) -> int:
     if masked:
-        _need(types[-1] == VectorType(BOOL, lanes), "the mask is not bool of as many lanes")
+        _need(types[-1] == vector_of(BOOL, lanes), "the mask is not bool of as many lanes")
     return int(masked)
 
 
@@ -382,14 +387,14 @@ def _vload(types: tuple[Type, ...], attrs: AccessAttrs) -> tuple[Type, ...]:
     extra = _check_mask(types, attrs.lanes, attrs.masked)
     buf = _indexed(types, extra)
     _all_index(types[1 : len(types) - extra])
-    return (VectorType(buf.dtype, attrs.lanes),)
+    return (vector_of(buf.dtype, attrs.lanes),)
 
 
 def _vstore(types: tuple[Type, ...], attrs: AccessAttrs) -> tuple[Type, ...]:
     extra = _check_mask(types, attrs.lanes, attrs.masked)
     buf = _indexed(types[1:], extra)
     _all_index(types[2 : len(types) - extra])
-    _check_stored(types[0], VectorType(buf.dtype, attrs.lanes), buf)
+    _check_stored(types[0], vector_of(buf.dtype, attrs.lanes), buf)
     return ()
 
 
@@ -398,8 +403,8 @@ def _lanes(types: tuple[Type, ...]) -> int:
     lanes = {t.lanes for t in types if isinstance(t, VectorType)}
     _need(len(lanes) == 1, "the vector indices differ in lanes")
     for t in types:
-        ok = t == INDEX or (isinstance(t, VectorType) and t.dtype == I64)
-        _need(ok, f"{t} is not an index")
+        if t != INDEX and not (isinstance(t, VectorType) and t.dtype is I64):
+            raise LoopTypeError(f"{t} is not an index")
     return lanes.pop()
 
 
@@ -408,7 +413,7 @@ def _gather(types: tuple[Type, ...], attrs: GatherAttrs) -> tuple[Type, ...]:
     buf = _indexed(types, extra)
     lanes = _lanes(types[1 : len(types) - extra])
     _check_mask(types, lanes, attrs.masked)
-    return (VectorType(buf.dtype, lanes),)
+    return (vector_of(buf.dtype, lanes),)
 
 
 def _scatter(types: tuple[Type, ...], attrs: GatherAttrs) -> tuple[Type, ...]:
@@ -416,7 +421,7 @@ def _scatter(types: tuple[Type, ...], attrs: GatherAttrs) -> tuple[Type, ...]:
     buf = _indexed(types[1:], extra)
     lanes = _lanes(types[2 : len(types) - extra])
     _check_mask(types, lanes, attrs.masked)
-    _check_stored(types[0], VectorType(buf.dtype, lanes), buf)
+    _check_stored(types[0], vector_of(buf.dtype, lanes), buf)
     return ()
 
 
@@ -438,13 +443,13 @@ def _for(types: tuple[Type, ...], attrs: ForAttrs) -> tuple[Type, ...]:
 
 
 def _while(types: tuple[Type, ...], attrs: Any) -> tuple[Type, ...]:
-    _need(types[:1] == (ScalarType(BOOL),), "the condition is not a bool scalar")
+    _need(types[:1] == (PREDICATE,), "the condition is not a bool scalar")
     return types[1:]
 
 
 def _if(types: tuple[Type, ...], attrs: Any) -> tuple[Type, ...]:
     """Results are the types yielded by the regions; the verifier compares both."""
-    _need(types == (ScalarType(BOOL),), "the condition is not a bool scalar")
+    _need(types == (PREDICATE,), "the condition is not a bool scalar")
     return ()
 
 
@@ -453,7 +458,7 @@ def _nothing(types: tuple[Type, ...], attrs: Any) -> tuple[Type, ...]:
 
 
 def _parallel(types: tuple[Type, ...], attrs: Any) -> tuple[Type, ...]:
-    _need(types in ((INDEX,), (INDEX, ScalarType(BOOL))), "takes a count and, if wanted, a bool")
+    _need(types in ((INDEX,), (INDEX, PREDICATE)), "takes a count and, if wanted, a bool")
     return ()
 
 
@@ -468,7 +473,7 @@ def _bind(types: tuple[Type, ...], attrs: BindAttrs) -> tuple[Type, ...]:
 
 
 def _check(types: tuple[Type, ...], attrs: CheckAttrs) -> tuple[Type, ...]:
-    _need(types == (ScalarType(BOOL),), "the condition is not a bool scalar")
+    _need(types == (PREDICATE,), "the condition is not a bool scalar")
     return ()
 
 
@@ -476,13 +481,11 @@ def _check(types: tuple[Type, ...], attrs: CheckAttrs) -> tuple[Type, ...]:
 _register(LoopOp("const", _const, ConstAttrs))
 _register(LoopOp("dim", lambda types, attrs: (INDEX,), DimAttrs))
 _register(LoopOp("splat", _splat, LanesAttrs))
-_register(LoopOp("iota", lambda types, attrs: (VectorType(attrs.dtype, attrs.lanes),), LanesAttrs))
-_register(LoopOp("extract", lambda types, attrs: (ScalarType(_vector(types[0]).dtype),), LaneAttrs))
+_register(LoopOp("iota", lambda types, attrs: (vector_of(attrs.dtype, attrs.lanes),), LanesAttrs))
+_register(LoopOp("extract", lambda types, attrs: (scalar_of(_vector(types[0]).dtype),), LaneAttrs))
 _register(LoopOp("insert", lambda types, attrs: (_vector(types[1]),), LaneAttrs))
 _register(LoopOp("shuffle", _shuffle, ShuffleAttrs))
-_register(
-    LoopOp("reduce", lambda types, attrs: (ScalarType(_vector(types[0]).dtype),), ReduceAttrs)
-)
+_register(LoopOp("reduce", lambda types, attrs: (scalar_of(_vector(types[0]).dtype),), ReduceAttrs))
 # total + the products of each lane's pair (bf16) or four (u8 by i8); only for targets with an
 # instruction for it. Sums of bf16 are rounded in the target's order, which may flush denormals;
 # those of integers wrap.

@@ -17,12 +17,14 @@ from tfc.ir.symbols import bound_by, dims_in, run_time_symbols
 from tfc.ir.types import (
     BOOL,
     INDEX,
+    PREDICATE,
     BufferType,
     ScalarType,
     TensorType,
     Type,
     VectorType,
     row_major,
+    scalar_of,
 )
 
 THREADS = "threads"
@@ -135,7 +137,7 @@ class LoopChecker(Checker):
             self.fail(f"has {len(op.regions)} regions, not {defn.regions}", op)
         if not isinstance(op.attrs, defn.attrs):
             self.fail(f"has attributes {op.attrs!r}", op)
-        found = tuple(value.type for value in op.results)
+        found = tuple([value.type for value in op.results])
         wanted = self._inferred(op, defn)
         rule = _RULES.get(defn.name)
         if defn.regions != 2 and found != wanted:
@@ -145,7 +147,7 @@ class LoopChecker(Checker):
 
     def _inferred(self, op: Op, defn: LoopOp) -> tuple[Type, ...]:
         try:
-            return defn.infer(tuple(value.type for value in op.operands), op.attrs)
+            return defn.infer(tuple([value.type for value in op.operands]), op.attrs)
         except LoopTypeError as err:
             self.fail(str(err), op)
         except Exception as err:
@@ -163,25 +165,29 @@ def _yields(op: Op, region: int) -> list[Type]:
 
 def _for(checker: LoopChecker, op: Op) -> None:
     carried = [value.type for value in op.results]
-    args = [arg.type for arg in op.regions[0].args]
-    wanted = [INDEX, *carried]
-    checker.need(args == wanted, f"the region takes {_list(args)}, not {_list(wanted)}", op)
+    _takes(checker, op, [INDEX, *carried])
     yields = _yields(op, 0)
-    checker.need(yields == carried, f"yields {_list(yields)}, but carries {_list(carried)}", op)
+    if yields != carried:
+        checker.fail(f"yields {_list(yields)}, but carries {_list(carried)}", op)
 
 
 def _while(checker: LoopChecker, op: Op) -> None:
     carried = [value.type for value in op.results]
-    args = [arg.type for arg in op.regions[0].args]
-    checker.need(args == carried, f"the region takes {_list(args)}, not {_list(carried)}", op)
-    wanted = [ScalarType(BOOL), *carried]
+    _takes(checker, op, carried)
+    wanted = [PREDICATE, *carried]
     yields = _yields(op, 0)
-    checker.need(yields == wanted, f"yields {_list(yields)}, not {_list(wanted)}", op)
+    if yields != wanted:
+        checker.fail(f"yields {_list(yields)}, not {_list(wanted)}", op)
+
+
+def _takes(checker: LoopChecker, op: Op, wanted: list[Type]) -> None:
+    args = [arg.type for arg in op.regions[0].args]
+    if args != wanted:
+        checker.fail(f"the region takes {_list(args)}, not {_list(wanted)}", op)
 
 
 def _parallel(checker: LoopChecker, op: Op) -> None:
-    args = [arg.type for arg in op.regions[0].args]
-    checker.need(args == [INDEX, INDEX], f"the region takes {_list(args)}, not (i64, i64)", op)
+    _takes(checker, op, [INDEX, INDEX])
     checker.need(not _yields(op, 0), "a parallel region yields nothing", op)
 
 
@@ -190,11 +196,9 @@ def _if(checker: LoopChecker, op: Op) -> None:
     for i, region in enumerate(op.regions):
         checker.need(not region.args, "a region of an if takes nothing", op)
         yields = _yields(op, i)
-        checker.need(
-            yields == results,
-            f"has results {_list(results)}, but region {i} yields {_list(yields)}",
-            op,
-        )
+        if yields != results:
+            listed = f"{_list(results)}, but region {i} yields {_list(yields)}"
+            checker.fail(f"has results {listed}", op)
 
 
 def _tiles(checker: LoopChecker, op: Op) -> None:
@@ -256,22 +260,27 @@ def _access(checker: LoopChecker, op: Op) -> None:
     buffers = [value.type for value in op.operands if isinstance(value.type, BufferType)]
     rank = len(buffers[0].shape)
     axis = op.attrs.axis
-    checker.need(-rank <= axis < rank, f"axis {axis} is out of range for rank {rank}", op)
-    checker.need(op.attrs.lanes > 0, f"accesses {op.attrs.lanes} lanes", op)
+    if not -rank <= axis < rank:
+        checker.fail(f"axis {axis} is out of range for rank {rank}", op)
+    if op.attrs.lanes <= 0:
+        checker.fail(f"accesses {op.attrs.lanes} lanes", op)
 
 
 def _lanes(checker: LoopChecker, op: Op) -> None:
-    checker.need(op.attrs.lanes > 0, f"makes {op.attrs.lanes} lanes", op)
+    if op.attrs.lanes <= 0:
+        checker.fail(f"makes {op.attrs.lanes} lanes", op)
 
 
 def _lane(checker: LoopChecker, op: Op) -> None:
     vector = op.operands[-1].type
     assert isinstance(vector, VectorType)
     lane = op.attrs.lane
-    checker.need(0 <= lane < vector.lanes, f"lane {lane} of {vector}", op)
+    if not 0 <= lane < vector.lanes:
+        checker.fail(f"lane {lane} of {vector}", op)
     if len(op.operands) == 2:
         given = op.operands[0].type
-        checker.need(given == ScalarType(vector.dtype), f"inserts {given} into {vector}", op)
+        if given != scalar_of(vector.dtype):
+            checker.fail(f"inserts {given} into {vector}", op)
 
 
 def _reduce(checker: LoopChecker, op: Op) -> None:

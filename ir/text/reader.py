@@ -21,11 +21,12 @@ from tfc.ir.types import (
     BufferType,
     DType,
     Encoding,
-    ScalarType,
     TensorType,
     Type,
     VectorType,
     row_major,
+    scalar_of,
+    vector_of,
 )
 
 # Bounds on what a text may ask for, so that a hostile one ends in an error and not in hours:
@@ -218,7 +219,7 @@ class Reader:
         known = self.types.get(token)
         if known is None:
             if token in DTYPES:
-                known = ScalarType(DTYPES[token])
+                known = scalar_of(DTYPES[token])
             elif _is_nested(token):
                 known = self.nested(token)
             else:
@@ -262,7 +263,7 @@ class Reader:
         if token[:1] != "x" or token[1:] not in DTYPES or lanes < 1:
             self.fail("expected a vector type like vec<8xf32>")
         self.at += 1
-        return VectorType(DTYPES[token[1:]], lanes)
+        return vector_of(DTYPES[token[1:]], lanes)
 
     def buffer_type(self) -> BufferType:
         tensor = self.type()

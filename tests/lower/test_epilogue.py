@@ -1,4 +1,4 @@
-"""Ends of sums that are stored as bytes: what is done for several vectors at once."""
+"""Ends of sums: bytes of several vectors at once; long ones in a loop over the rows of a tile."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 import tfc
 from tests.lower.native import can_run, graph
+from tfc.compiler.codegen.host import host_target
 from tfc.compiler.lower.epilogue import batches, narrowing
 from tfc.compiler.lower.program import lower
 from tfc.compiler.passman import PassContext
@@ -19,9 +20,11 @@ from tfc.ir.attrs import Dense
 from tfc.ir.body import Apply, Lookup, Number, Position
 from tfc.ir.core import Module, SymbolInfo
 from tfc.ir.dims import symbol
+from tfc.ir.loop.interp import run_program
 from tfc.ir.types import F32, I8, I32, U8, TensorType, VectorType
 
 TARGETS = [name for name in ("native", "avx512", "avx2") if name == "native" or can_run(name)]
+LEVELS = [name for name in TARGETS if name != "avx512"]
 N = symbol("N")
 
 
@@ -97,3 +100,70 @@ def test_four_vectors_of_floats_become_bytes_together(case: str) -> None:
         and op.operands[0].type.dtype == F32
     }  # fmt: skip
     assert 64 in lanes
+
+
+def swish(y: Any, b: Any) -> Any:
+    return b.div(y, b.add(b.exp(b.neg(y)), b.constant(1.0, F32)))
+
+
+def layer(columns: int) -> Module:
+    """A product of any number of rows, and a function of its elements."""
+    weights = np.random.default_rng(columns).standard_normal((24, columns)).astype(np.float32)
+    return graph(
+        [TensorType(F32, (N, 24))],
+        lambda b, x: swish(b.matmul(x, b.constant(weights)), b),
+        {"N": SymbolInfo(0, 64)},
+    )
+
+
+def windows(high: int, wide: int) -> Module:
+    """A convolution to an image of this size, of which a tile has several lines if it is narrow."""
+    weights = np.random.default_rng(wide).standard_normal((40, 8, 2, 2)).astype(np.float32)
+
+    def make(b: Any, x: Any) -> Any:
+        y = b.conv(
+            x, b.constant(weights), strides=(2, 2), pads=((0, 0), (0, 0)), dilations=(1, 1),
+            groups=1,
+        )  # fmt: skip
+        return swish(y, b)
+
+    return graph([TensorType(F32, (2, 8, 2 * high, 2 * wide))], make)
+
+
+def check_everywhere(program: Graph, target: str, x: np.ndarray[Any, Any]) -> None:
+    machine = parse_target(target) if target != "native" else host_target()
+    copy = program.copy()
+    run(copy, PassContext(target=machine))
+    wanted = program.eval({"x0": x})["y0"]
+    found = run_program(lower(copy, machine, {}), {"x0": x})["y0"]
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+    found = tfc.compile(program, target=target)({"x0": x})["y0"]
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("target", LEVELS)
+def test_functions_of_products_are_right_for_every_number_of_rows(target: str) -> None:
+    program = Graph(layer(33))
+    for count in (0, 1, 13, 31):
+        x = np.random.default_rng(count).standard_normal((count, 24)).astype(np.float32)
+        check_everywhere(program, target, x)
+
+
+@pytest.mark.parametrize("target", LEVELS)
+@pytest.mark.parametrize("size", [(3, 5), (9, 3), (1, 17)])
+def test_functions_of_convolutions_are_right_in_tiles_of_lines(
+    size: tuple[int, int], target: str
+) -> None:
+    high, wide = size
+    x = np.random.default_rng(wide).standard_normal((2, 8, 2 * high, 2 * wide))
+    check_everywhere(Graph(windows(high, wide)), target, x.astype(np.float32))
+
+
+def test_a_long_function_is_not_repeated_for_every_row() -> None:
+    copy = Graph(layer(64)).copy()
+    machine = parse_target("avx512")
+    run(copy, PassContext(target=machine))
+    (kernel,) = (f for f in lower(copy, machine, {}).functions.values() if f.kind == "kernel")
+    names = [op.name for op in kernel.block.walk()]
+    # Four vectors of a tile of rows, and of each of its parts, which are at most two.
+    assert 4 < names.count("div") <= 12
