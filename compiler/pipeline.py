@@ -31,6 +31,7 @@ from tfc.compiler.passes.narrow_weights import narrow_weights
 from tfc.compiler.passes.read_narrow import read_narrow
 from tfc.compiler.passes.settle import settle
 from tfc.compiler.passes.simplify import SIMPLIFICATIONS, simplify
+from tfc.compiler.passes.take_padding import take_padding
 from tfc.compiler.passman import Pass, PassContext, make_table, run_passes
 from tfc.ir.core import Module
 
@@ -188,6 +189,11 @@ PASSES = make_table(
             },
         ),
         Pass("layout", layout, after={"fuse": "kernels are known, and only their results lie"}),
+        Pass(
+            "take-padding",
+            take_padding,
+            after={"layout": "it is for windows of which rows lie in memory as they are"},
+        ),
     ]
 )
 

@@ -97,3 +97,27 @@ def _window_cycles(machine: Machine, high: Slide, wide: Slide, rows: int, column
     taps = high.taps * wide.taps
     loads = (high.inputs(rows) * wide.inputs(columns) + taps) / (outputs * machine.rates.loads)
     return loads + taps / machine.rates.units * max(CHAINS / outputs, 1)
+
+
+class RowTile(NamedTuple):
+    """A tile of windows along rows: rows x vectors of outputs, taps, and rows that it reads."""
+
+    high: int
+    wide: int
+    row_taps: int
+    column_taps: int
+    rows: int
+
+
+# Of a vector that is copied: a load, a shuffle where columns are sorted, and a store.
+COPY_CYCLES = 2.0
+
+
+def row_window_cycles(machine: Machine, tile: RowTile, tiles: int, copied: float) -> float:
+    """So many tiles, and the vectors that are copied for them."""
+    rates, outputs = machine.rates, tile.high * tile.wide
+    steps = tile.row_taps * tile.column_taps * outputs
+    under_way = outputs * min(math.ceil(CHAINS / outputs), tile.column_taps)
+    loads = tile.column_taps * (tile.rows * tile.wide + tile.row_taps)
+    each = loads / rates.loads + steps / rates.units * max(CHAINS / under_way, 1)
+    return tiles * (each + outputs / rates.stores) + copied * COPY_CYCLES

@@ -266,6 +266,9 @@ class KernelBuilder:
 
     def _scheduled(self, name: str, nest: Nest, places: Mapping[Value, Place] | None) -> list[Step]:
         written = [output.value for output in nest.outputs]
+        rows = self.nests.rows(name, nest) if not places else None
+        if rows is not None:
+            return [rows]
         found = contract.match(nest, self.hints)
         if found is not None and (
             self.products.reads_in_place(found) or contract.repays(found, self.hints)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from tfc.compiler.cost.choice import Candidate, best_first
+from tfc.compiler.cost.expression import estimate, work
 from tfc.compiler.lower import (
     transposed,
     window,
+    window_rows,
 )
-from tfc.compiler.lower.arguments import reads_of
+from tfc.compiler.lower.arguments import known, reads_of, scratch_buffer
 from tfc.compiler.lower.compose import Nest, Output
 from tfc.compiler.lower.emitter import Emitter
 from tfc.compiler.lower.group import Step
@@ -25,9 +28,11 @@ from tfc.compiler.lower.relayout import (
 from tfc.compiler.lower.storage import (
     Place,
 )
+from tfc.compiler.lower.window_rows_kernel import RowSchedule
 from tfc.ir.body import Expr, Load, rewrite
 from tfc.ir.core import Value
-from tfc.ir.dims import DimLike
+from tfc.ir.dims import DimLike, product, symbol
+from tfc.ir.loop.verify import THREADS
 
 
 class Nests:
@@ -63,6 +68,31 @@ class Nests:
             schedules.append(lambda e, n=nest, p=plan: self._nest(e, n, p))  # type: ignore[misc]
             parts.append((nest, plan))
         return self.maker.function(name, reads, written, known, schedules, parts)
+
+    def rows(self, name: str, nest: Nest) -> Step | None:
+        """The step that folds windows along stored rows, where that is the faster way."""
+        found = window_rows.match(nest, self.target)
+        if found is None:
+            return None
+        plan = window_rows.make_plan(found, self.target, self.chooser)
+        copies = estimate(product(it.extent for it in found.outer), self.hints)
+        elements = estimate(product(it.extent for it in nest.iters), self.hints)
+        plain = work(nest.outputs[0].expr, self.hints) * elements / plan.lanes
+        candidates = [
+            Candidate("rows", plan.cycles * known(plan.bands.extent) * copies, True),
+            Candidate("nest", plain, False),
+        ]
+        if not self.chooser.choose("windows", best_first(candidates)):
+            return None
+        size = plan.size * symbol(THREADS)
+        scratch, place = scratch_buffer("rows", size, found.load.dtype)
+        written = [nest.outputs[0].value, scratch]
+
+        def schedule(e: Emitter) -> None:
+            RowSchedule(e, plan, scratch, self.hints).emit()
+
+        reads = reads_of(nest)
+        return self.maker.function(name, reads, written, {scratch: place}, [schedule], plan)
 
     def _nest(self, e: Emitter, nest: Nest, plan: Plan) -> None:
         found = window.match(nest, plan, self.target, self.hints, self.chooser)
