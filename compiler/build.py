@@ -24,13 +24,13 @@ from tfc.compiler.codegen.header import header_text
 from tfc.compiler.codegen.main import main_text
 from tfc.compiler.codegen.pool import POOL_LIBC_SYMBOLS, pool_module
 from tfc.compiler.codegen.pycall import PYTHON_ENTRIES, pycall_module
-from tfc.compiler.codegen.support import support_module
+from tfc.compiler.codegen.support import SUPPORT_FUNCTIONS, support_module
 from tfc.compiler.codegen.whole import LLVMLITE_VERSION, whole_assembly, whole_text
 from tfc.compiler.constants import table_blob, table_of
 from tfc.compiler.cost.choice import Choices
 from tfc.compiler.emission import Emission
 from tfc.compiler.link.archive import write_archive
-from tfc.compiler.link.elf import SHF_EXECINSTR, ObjectFile
+from tfc.compiler.link.elf import SHF_EXECINSTR, SHN_UNDEF, ObjectFile
 from tfc.compiler.link.files import write_atomically
 from tfc.compiler.link.relocatable import write_relocatable
 from tfc.compiler.link.shared import write_shared
@@ -200,8 +200,8 @@ class Build:
 def start(options: Options) -> Emission:
     """Begin with the code that does not depend on the program."""
     emission = Emission(options.target, min(options.opt, 2), options.jobs, Cache(options.cache))
-    for text in (*_common_texts(options).values(), _python_text(options)):
-        emission.add(text)
+    for text in (*_pool_text(options).values(), _python_text(options)):
+        emission.add_quick(text)
     return emission
 
 
@@ -209,12 +209,10 @@ def _python_text(options: Options) -> str:
     return pycall_module(options.prefix, options.target.triple)
 
 
-def _common_texts(options: Options) -> dict[str, str]:
-    triple = options.target.triple
-    texts = {"support": support_module(triple)}
-    if options.threads:
-        texts["pool"] = pool_module(options.prefix, triple)
-    return texts
+def _pool_text(options: Options) -> dict[str, str]:
+    if not options.threads:
+        return {}
+    return {"pool": pool_module(options.prefix, options.target.triple)}
 
 
 def build(program: Module, options: Options) -> Build:
@@ -232,9 +230,12 @@ def finish(program: Module, options: Options, emission: Emission) -> Build:
     texts[f"{prefix}_main"] = main_text(
         program, target, prefix, table.offsets, profile=options.profile
     )
-    texts |= _common_texts(options)
+    texts |= _pool_text(options)
     progress = partial(options.progress, "generate code")
     objects = emission.objects(texts.values(), progress)
+    if any(map(_calls_support, objects)):
+        texts["support"] = support_module(target.triple)
+        objects += emission.objects([texts["support"]], progress)
     manifest = _manifest(program, options, texts, table.size)
     if options.profile:
         manifest["profile"] = [
@@ -251,6 +252,7 @@ def finish(program: Module, options: Options, emission: Emission) -> Build:
         has_constants=bool(program.data),
         has_tiles=any(map(has_tiles, texts.values())),
     )
+    emission.add_quick(texts["abi"])
     objects += emission.objects([texts["abi"]], progress)
     (python_object,) = emission.objects([_python_text(options)], progress)
     return Build(program, options, texts, objects, python_object, manifest)
@@ -258,6 +260,14 @@ def finish(program: Module, options: Options, emission: Emission) -> Build:
 
 def _encoded(manifest: Mapping[str, Any]) -> bytes:
     return json.dumps(manifest, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+def _calls_support(data: bytes) -> bool:
+    """Whether an object calls what `support` defines: LLVM may do so by itself."""
+    return any(
+        symbol.shndx == SHN_UNDEF and symbol.name in SUPPORT_FUNCTIONS
+        for symbol in ObjectFile.parse(data).symbols
+    )
 
 
 def _code_bytes(data: bytes) -> int:

@@ -33,6 +33,7 @@ class Emission:
         self._cache = cache
         self._thread = ThreadPoolExecutor(1, "tfc-emit")
         self._kernels: dict[str, str] = {}
+        self._quick: set[str] = set()
         self._found: dict[str, bytes] = {}
         self._waiting: dict[str, tuple[str, Future[bytes]]] = {}
 
@@ -57,19 +58,25 @@ class Emission:
             self.add(text)
         return text
 
+    def add_quick(self, text: str) -> str:
+        """Have the object made of a text in which no time is spent: LLVM takes the least."""
+        self._quick.add(text)
+        return self.add(text)
+
     def add(self, text: str) -> str:
         """Have a text's object made unless it is there; returns its key."""
-        key = text_key(text, self._target, self._opt)
+        opt = 0 if text in self._quick else self._opt
+        key = text_key(text, self._target, opt)
         if key not in self._found and key not in self._waiting:
             known = self._cache.get(key)
             if known is not None:
                 self._found[key] = known
             else:
-                self._waiting[key] = text, self._thread.submit(self._emit, key, text)
+                self._waiting[key] = text, self._thread.submit(self._emit, key, text, opt)
         return key
 
-    def _emit(self, key: str, text: str) -> bytes:
-        data = emit_object(text, self._target, self._opt)
+    def _emit(self, key: str, text: str, opt: int) -> bytes:
+        data = emit_object(text, self._target, opt)
         self._cache.put(key, data)
         return data
 
@@ -90,7 +97,11 @@ class Emission:
 
     def _share(self) -> None:
         """Let processes take part where they repay their start."""
-        left = {key: text for key, (text, future) in self._waiting.items() if not future.done()}
+        left = {
+            key: text
+            for key, (text, future) in self._waiting.items()
+            if not future.done() and text not in self._quick
+        }
         if self._jobs < 2 or sum(map(len, left.values())) < 2 * WORTHWHILE:
             return
         taken = [key for key in left if self._waiting[key][1].cancel()]

@@ -11,10 +11,12 @@ from typing import Any, TypeAlias
 
 from tfc.ir.dims import DimLike, product
 
+_known_dtypes: dict[tuple[str, str, int], DType] = {}
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DType:
-    """An element type: one of `DTYPES`, each of which is one object.
+    """An element type. Equal ones are one object, which is compared and hashed as such.
 
     `kind` is f (float), i (signed), u (unsigned), b (bool), c (complex) or s (storage: nothing is
     computed with it, and its numbers are bits to all but the ops that pack and unpack them).
@@ -27,8 +29,11 @@ class DType:
     def __str__(self) -> str:
         return self.name
 
+    def __new__(cls, name: str, kind: str, bits: int) -> DType:
+        return _known_dtypes.setdefault((name, kind, bits), object.__new__(cls))
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return DTYPES.__getitem__, (self.name,)
+        return DType, (self.name, self.kind, self.bits)
 
     @property
     def bytes(self) -> int:

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from string import Template
 
+SUPPORT_FUNCTIONS = ("memcpy", "memmove", "memset", "memcmp")
+
 # Lengths that need no loop: up to the given width, two possibly overlapping accesses of half the
 # width or more cover them. All loads come before all stores, so that operands may overlap.
 _SHORT_WIDTHS = (

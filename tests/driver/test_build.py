@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,6 +46,28 @@ def test_a_shared_object_computes(options: Options, tmp_path: Path, threads: boo
     assert scale.memory.constants == 12
     assert scale.memory.code > 100
     assert scale.memory.workspace(N=10) == 120
+
+
+def test_memory_functions_are_there_if_code_calls_them(
+    options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = build(scale_program(), options)
+    assert "support" not in built.texts
+    written = emission.kernel_text
+
+    def with_call(*args: Any) -> str:
+        return (
+            f"{written(*args)}\ndeclare ptr @memcpy(ptr, ptr, i64)\n"
+            "define hidden void @copy(ptr %to, ptr %from) {\n"
+            "  %r = call ptr @memcpy(ptr %to, ptr %from, i64 64)\n  ret void\n}\n"
+        )
+
+    monkeypatch.setattr(emission, "kernel_text", with_call)
+    built = build(scale_program(), options)
+    assert "memmove" in built.texts["support"]
+    built.write(tmp_path / "scale.so")
+    x = np.ones((5, 3), np.float32)
+    np.testing.assert_array_equal(load(tmp_path / "scale.so")(x), x * WEIGHTS * WEIGHTS)
 
 
 def test_a_second_build_emits_nothing(options: Options, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,22 @@ def test_a_text_is_emitted_once_and_then_comes_from_the_cache(
     assert len(emitted) == 2
 
 
+def test_quick_texts_are_emitted_at_the_lowest_level(
+    make: Callable[[], Emission], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    levels: dict[str, int] = {}
+
+    def noted(text: str, target: object, opt: int) -> bytes:
+        levels[text] = opt
+        return text.encode()
+
+    monkeypatch.setattr(emission, "emit_object", noted)
+    with make() as started:
+        started.add_quick(text(1))
+        assert started.objects([text(1), text(2)], silent) == [text(i).encode() for i in (1, 2)]
+    assert levels == {text(1): 0, text(2): 2}
+
+
 def test_a_kernel_is_under_way_before_anybody_waits(
     make: Callable[[], Emission], monkeypatch: pytest.MonkeyPatch
 ) -> None:
