@@ -6,7 +6,7 @@ Index tuples become positions in flat buffers here; after this, logical shapes a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tfc.ir.attrs import Dense
 from tfc.ir.body import (
@@ -50,6 +50,13 @@ class Nest:
 
     iters: tuple[Iter, ...]
     outputs: tuple[Output, ...]
+
+
+def rewritten(nest: Nest, change: Callable[[Expr], Expr | None]) -> Nest:
+    """Return a nest whose outputs' expressions are rewritten; itself where nothing changes."""
+    outputs = tuple(replace(o, expr=rewrite(o.expr, change)) for o in nest.outputs)
+    same = all(a.expr is b.expr for a, b in zip(outputs, nest.outputs, strict=True))
+    return nest if same else replace(nest, outputs=outputs)
 
 
 class Composer(ExprBuilder):

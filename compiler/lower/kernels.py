@@ -16,6 +16,7 @@ from tfc.compiler.lower.arguments import overlap, reads_of, scratch_buffer, view
 from tfc.compiler.lower.attention_kernel import AttentionSchedule
 from tfc.compiler.lower.attention_kernel import Memory as AttentionMemory
 from tfc.compiler.lower.attention_plan import make_plan as plan_attention
+from tfc.compiler.lower.bounds import without_nan_tests
 from tfc.compiler.lower.compose import Access, Composer, Nest, Output
 from tfc.compiler.lower.emitter import Emitter
 from tfc.compiler.lower.fingerprint import key_of
@@ -23,6 +24,7 @@ from tfc.compiler.lower.group import Group, Span, Step
 from tfc.compiler.lower.maker import KernelMaker
 from tfc.compiler.lower.nests import Nests
 from tfc.compiler.lower.normal import normalise, reductions
+from tfc.compiler.lower.pairs import with_fewer_steps
 from tfc.compiler.lower.planes import FAST
 from tfc.compiler.lower.products import Products
 from tfc.compiler.lower.quotients import without_division
@@ -245,7 +247,8 @@ class KernelBuilder:
     ) -> list[Step]:
         nest = normalise(keep_floats(nest))
         if self.target.has_fma:
-            nest = without_division(nest)
+            nest = without_division(with_fewer_steps(nest))
+        nest = without_nan_tests(nest)
         if self.target.lowers:
             nest = coarse.round_early(nest)
         with self.chooser.kernel(lambda: self._key(name, nest)) as site:

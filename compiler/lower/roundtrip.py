@@ -5,10 +5,8 @@ What is stored elsewhere is not known here; bit for bit the element is the same.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from tfc.compiler.lower.compose import Nest
-from tfc.ir.body import Apply, Expr, Number, rewrite
+from tfc.compiler.lower.compose import Nest, rewritten
+from tfc.ir.body import Apply, Expr, Number
 from tfc.ir.types import BOOL, F32, I8, I32, U8
 
 _SMALL = 1 << 16
@@ -16,11 +14,7 @@ _SMALL = 1 << 16
 
 def keep_floats(nest: Nest) -> Nest:
     """Return an equal nest without casts to bytes and back."""
-    if len(nest.outputs) != 1:
-        return nest
-    (output,) = nest.outputs
-    expr = rewrite(output.expr, _reread)
-    return nest if expr is output.expr else replace(nest, outputs=(replace(output, expr=expr),))
+    return rewritten(nest, _reread) if len(nest.outputs) == 1 else nest
 
 
 def _reread(node: Expr) -> Expr | None:
@@ -44,7 +38,7 @@ def _as_float(expr: Expr) -> Expr | None:
         return _as_float(source) if widened or lowered else None
     if expr.name in ("add", "sub") and expr.dtype == I32:
         left, right = expr.args
-        number = _whole(right)
+        number = whole_number(right)
         inner = _as_float(left) if number is not None else None
         return None if inner is None or number is None else _moved(expr.name, inner, number)
     return None
@@ -62,7 +56,7 @@ def _is_lowered(expr: Expr) -> bool:
 def _moved(name: str, inner: Expr, number: int) -> Expr:
     """inner + number or inner - number; what undoes the addition inside of a limit goes into it."""
     step = number if name == "add" else -number
-    limits = _limits(inner)
+    limits = limits_of(inner)
     if limits is not None:
         source, low, high = limits
         plain = _less(source, -step)
@@ -71,7 +65,7 @@ def _moved(name: str, inner: Expr, number: int) -> Expr:
     return Apply("add", (inner, Number(float(step), F32)), F32)
 
 
-def _whole(expr: Expr) -> int | None:
+def whole_number(expr: Expr) -> int | None:
     """A literal that is a whole number, and small enough to be exact in sums with bytes."""
     if not isinstance(expr, Number) or isinstance(expr.value, complex):
         return None
@@ -86,7 +80,7 @@ def _clamp(x: Expr, low: int, high: int) -> Expr:
     return x
 
 
-def _limits(expr: Expr) -> tuple[Expr, int, int] | None:
+def limits_of(expr: Expr) -> tuple[Expr, int, int] | None:
     """The operand and the limits of what `_clamp` made."""
     found: list[int] = []
     for name in ("lt", "gt"):
@@ -94,7 +88,7 @@ def _limits(expr: Expr) -> tuple[Expr, int, int] | None:
             return None
         test, x, number = expr.args
         same = isinstance(test, Apply) and test.name == name and test.args == (x, number)
-        limit = _whole(number)
+        limit = whole_number(number)
         if not same or limit is None:
             return None
         found.append(limit)
@@ -117,7 +111,7 @@ def _less(expr: Expr, number: int) -> Expr | None:
 def _is_whole(expr: Expr) -> bool:
     """Whether the float is an integer, NaN or infinite."""
     if not isinstance(expr, Apply):
-        return _whole(expr) is not None
+        return whole_number(expr) is not None
     if expr.name in ("round", "floor", "ceil", "trunc"):
         return True
     if expr.name in ("add", "sub", "min", "max"):
