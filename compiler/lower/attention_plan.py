@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from tfc.compiler.cost.expression import estimate
 from tfc.compiler.lower.attention import Attention, divisor_of
+from tfc.compiler.lower.decay import with_decays
 from tfc.compiler.target import Target
 from tfc.ir.body import Expr, Iter, Load, Reduce, loads, rewrite, walk
 from tfc.ir.dims import (
@@ -150,6 +151,9 @@ def make_plan(a: Attention, target: Target, hints: Mapping[str, int]) -> Plan | 
     width = min(lanes, 1 << (a.column.extent - 1).bit_length())
     vectors, part = _second_tile(-(-a.column.extent // width), rows, registers)
     tiles = _tiles_of_task(a, rows, count, hints)
+    weight = with_decays(a.weight, a.scratch)
+    if weight is not a.weight:
+        a = with_weight(a, weight)
     unit = 0
     if a.limit is not None and packed and _reduces_keys(a):
         unit = lanes if a.key.extent % lanes == 0 else 1
@@ -172,7 +176,11 @@ def _up_to(a: Attention, seen: DimLike) -> Attention:
         (it,) = node.iters
         return Reduce(node.kind, (Iter(it.name, seen),), node.body, node.dtype, node.last)
 
-    weight = rewrite(a.weight, shorten)
+    return with_weight(a, rewrite(a.weight, shorten))
+
+
+def with_weight(a: Attention, weight: Expr) -> Attention:
+    """The attention with another expression of its weights, which has the same parts."""
     divisor = None if a.divisor is None else divisor_of(weight, a.scratch, a.key)
     return replace(a, weight=weight, divisor=divisor)
 
