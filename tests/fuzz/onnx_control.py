@@ -68,17 +68,41 @@ def branch(g: Graph, p: Picks) -> None:
 def chosen_branch(g: Graph, p: Picks) -> None:
     """If by a constant, so that the ways may give different types."""
     taken = bool(p.next(2))
-    ways, types = [], []
-    for _ in range(2):
-        inner = g.inner()
-        grow(inner, p)
-        need(bool(inner.nodes))
-        result = inner.values[-1]
-        ways.append(inner.proto((), [result]))
-        types.append((result.dtype, result.shape))
-    need(types[0][0] == types[1][0])
-    attrs = {"then_branch": ways[0], "else_branch": ways[1]}
-    g.emit("If", [g.constant(taken)], attrs, known=[types[0 if taken else 1]])
+    _if_of(g, g.constant(taken), taken, [_way(g, p) for _ in range(2)])
+
+
+def branch_by_size(g: Graph, p: Picks) -> None:
+    """If by a size, so that the ways may give results of other sizes."""
+    x = g.x(p, "Shape", fits=lambda v: v.rank > 0)
+    axis, op = p.next(x.rank), p.of(("Equal", "Less", "Greater"))
+    n = x.shape[axis]
+    limit = n + p.of((0, 1, -1))
+    size = g.one("Gather", g.one("Shape", x), g.constant(axis, np.int64))
+    condition = g.one(op, size, g.constant(limit, np.int64))
+    taken = {"Equal": n == limit, "Less": n < limit, "Greater": n > limit}[op]
+    way = _way(g, p)
+    _if_of(g, condition, taken, [way, _way(g, p, way[1])])
+
+
+def _way(g: Graph, p: Picks, like: Value | None = None) -> tuple[Any, Value]:
+    """A graph, and what it results in; like: the rank and type of that."""
+    inner = g.inner()
+    grow(inner, p)
+    need(bool(inner.nodes))
+    result = inner.values[-1]
+    if like is not None:
+        fitting = [v for v in inner.values if v.dtype == like.dtype and v.rank == like.rank]
+        need(bool(fitting))
+        result = p.of(fitting[::-1])
+    return inner.proto((), [result]), result
+
+
+def _if_of(g: Graph, condition: Value, taken: bool, ways: Sequence[tuple[Any, Value]]) -> None:
+    (then, first), (otherwise, second) = ways
+    need(first.dtype == second.dtype)
+    found = first if taken else second
+    attrs = {"then_branch": then, "else_branch": otherwise}
+    g.emit("If", [condition], attrs, known=[(found.dtype, found.shape)])
 
 
 def stacked(inner: Graph, p: Picks) -> list[Value]:
@@ -299,7 +323,8 @@ def _type_of(x: Value) -> TypeProto:
 
 
 CONTROL: dict[str, Maker] = {
-    "If": branch, "If by a constant": chosen_branch, "Loop": loop, "Scan": scan,
+    "If": branch, "If by a constant": chosen_branch, "If by a size": branch_by_size, "Loop": loop,
+    "Scan": scan,
 }  # fmt: skip
 
 SEQUENCES: dict[str, Maker] = {

@@ -89,22 +89,39 @@ class Disturbed(Interpreter):
         if op.regions or not any(_is_float(value) for value in (*op.operands, *op.results)):
             return super().op(op, operands, values)
         allowed = [self._allowed(op, defn, value) for value in op.results]
+        sums = any(allowed) and (defn.kind in SUMS or op.name in SPREADING)
+        exact = super().op(op, operands, values) if sums else []
         if any(allowed):
             operands = [
                 self._moved(array, value, EPSILON[_name(value)]) if _is_float(value) else array
                 for array, value in zip(operands, op.operands, strict=True)
             ]
         found = super().op(op, operands, values)
+        if sums:
+            found = [
+                self._cancelled(value, *pair)
+                for value, *pair in zip(op.results, exact, found, strict=True)
+            ]
         moved = [
             self._disturb(op, operands, value, array, tolerance)
             for value, array, tolerance in zip(op.results, found, allowed, strict=True)
         ]
-        if any(allowed) and (defn.kind in SUMS or op.name in SPREADING):
+        if sums:
             return [
                 self._overflown(op, operands, values, index, array)
                 for index, array in enumerate(moved)
             ]
         return moved
+
+    def _cancelled(self, value: Value, exact: Array, moved: Array) -> Array:
+        """Let results that are less than what operands leave open be 0, whatever comes of that."""
+        if not _is_float(value):
+            return moved
+        whole, wide = (arrays.decode(array, _dtype(value)) for array in (exact, moved))
+        with np.errstate(all="ignore"):
+            free = np.abs(wide - whole) >= np.abs(whole)
+        free &= self.dice.random(wide.shape) < 0.5
+        return arrays.encode(np.where(free, wide.dtype.type(0), wide), _dtype(value))
 
     def _overflown(
         self,
