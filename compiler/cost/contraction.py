@@ -170,3 +170,39 @@ def winograd_cycles(machine: Machine, p: Planes, lanes: int) -> float:
     cycles = plane_cycles(machine, p) + p.tiles * (left + p.panels * right)
     weights = p.planes * p.inputs * p.panels * p.vectors * lanes
     return streamed(machine, cycles, weights * F32.bytes)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A convolution's result: `pixels` of `channels`, in rows of `columns`, each a sum of `steps`.
+
+    winograd: whether fewer multiplications may do, with channels last.
+    """
+
+    pixels: int
+    columns: int
+    channels: int
+    steps: int
+    winograd: bool = False
+
+
+# What computing with channels first must save: its right side is no packed constant.
+FIRST_GAIN = 0.1
+# What Winograd's form of 4 x 4 outputs takes of the time, as measured for docs/decisions/0007.
+WINOGRAD_PART = 1 / 3
+
+
+def first_cycles(machine: Machine, p: Picture) -> float:
+    """A picture with channels first, whose rows are cut into vectors."""
+    lanes = machine.target.lanes(F32)
+    vectors = p.pixels / p.columns * math.ceil(p.columns / lanes) * p.channels
+    return vectors * p.steps / machine.rates.units / (1 - FIRST_GAIN)
+
+
+def last_cycles(machine: Machine, p: Picture) -> float:
+    """A picture with channels last that is then turned around."""
+    lanes = machine.target.lanes(F32)
+    cycles = p.pixels * math.ceil(p.channels / lanes) * p.steps / machine.rates.units
+    enough = p.winograd and p.pixels >= WINOGRAD_TILES * 16 and p.channels >= 2 * lanes
+    moved = 2 * p.pixels * p.channels * F32.bytes
+    return cycles * (WINOGRAD_PART if enough else 1) + moved / machine.rates.last

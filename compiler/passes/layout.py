@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tfc.compiler.cost.machine import Machine, machine_of
+from tfc.compiler.passes.product_order import contracted, contraction_of, reads_channels_last
 from tfc.compiler.passman import PassContext
-from tfc.ir.body import Expr, ExprBuilder, Index, loads
 from tfc.ir.build import tensor_type
 from tfc.ir.core import Block, Module, Op, Value
-from tfc.ir.dims import Dim, DimLike, coefficient, product, symbols_of
+from tfc.ir.dims import DimLike
 from tfc.ir.opdef import Kind, Trait
 from tfc.ir.ops import flow
-from tfc.ir.types import F32, I32, U8, Encoding
+from tfc.ir.types import I32, U8, Encoding
 
 # From so many channels on, a group of bytes is channels rather than neighbouring pixels.
 LEAST_CHANNELS = 4
@@ -24,17 +25,17 @@ LEAST_CHANNELS = 4
 
 def layout(module: Module, context: PassContext) -> None:
     """Set `Value.encoding` on the results of kernels, in order."""
-    lanes = context.target.lanes(F32) if context.target is not None else 1
+    machine = machine_of(context.target) if context.target is not None else None
     for function in module.functions.values():
-        _assign(function.block, lanes)
+        _assign(function.block, machine)
 
 
-def _assign(block: Block, lanes: int) -> None:
+def _assign(block: Block, machine: Machine | None) -> None:
     for op in block:
         if op.defn.infer_regions is not None:  # type: ignore[attr-defined]
             # What goes into control flow and comes out of it is row-major.
             for region in op.regions:
-                _assign(region, lanes)
+                _assign(region, machine)
             continue
         if op.defn.kind is Kind.CONSTANT or op.defn.terminator:  # type: ignore[attr-defined]
             continue
@@ -43,102 +44,39 @@ def _assign(block: Block, lanes: int) -> None:
             continue
         if Trait.VIEW in op.defn.traits or len(op.results) != 1:  # type: ignore[attr-defined]
             continue
-        perm = _computed(op, lanes)
+        perm = _computed(op, machine)
         if perm is not None and perm != tuple(range(len(perm))):
             op.result.encoding = Encoding(perm)
 
 
-def _computed(op: Op, lanes: int) -> tuple[int, ...] | None:
+def _computed(op: Op, machine: Machine | None) -> tuple[int, ...] | None:
     """The order of a kernel's result.
 
     A contraction whose columns are not innermost would pack what it slides over, and fill vectors
     with few pixels: that its result is transposed later is no reason.
     """
-    wanted, own = _transposed_by_users(op), _contracted(op, lanes)
+    wanted, own = _transposed_by_users(op), contracted(op, machine)
     if wanted is not None and (own is None or own[-1] == wanted[-1]):
         return wanted
-    return _grouped(op) or own or _inherited(op)
-
-
-def _members(op: Op) -> list[Op]:
-    return [op, *(inner for region in op.regions for inner in region)]
-
-
-def _contraction(op: Op) -> Op | None:
-    """The contraction in `op`, if there is one."""
-    found = [m for m in _members(op) if m.defn.kind is Kind.CONTRACTION]  # type: ignore[attr-defined]
-    return found[0] if len(found) == 1 else None
-
-
-class _Inliner(ExprBuilder):
-    """Loads of values that the ops `inside` compute become their bodies."""
-
-    def __init__(self, inside: Sequence[Op]) -> None:
-        self.inside = {member.results[0]: member for member in inside if member.results}
-
-    def load(self, value: Value, index: tuple[Index, ...]) -> Expr:
-        op = self.inside.get(value)
-        body = op.defn.body if op is not None else None  # type: ignore[attr-defined]
-        if body is None or not all(isinstance(i, (int, Dim)) for i in index):
-            return super().load(value, index)
-        return body(self, op, 0, index)  # type: ignore[no-any-return]
-
-
-def _element(op: Op, index: tuple[Dim, ...]) -> Expr:
-    """One element of an op's result, from what its group reads."""
-    members = [m for m in _members(op) if m.defn.body is not None]  # type: ignore[attr-defined]
-    last = op.regions[0].terminator.operands[0] if op.regions else op.result
-    return _Inliner(members).load(last, index)
-
-
-def _contracted(op: Op, lanes: int) -> tuple[int, ...] | None:
-    """The order in which the axes that only the right side indexes come last.
-
-    A row-major left side that moves with the last axis is read in vectors as it is; then the
-    order stays where the right side's axes are too short to fill them.
-    """
-    contraction = _contraction(op)
-    if contraction is None or contraction.defn.body is None:  # type: ignore[attr-defined]
-        return None
-    shape = tensor_type(op.result).shape
-    if not shape:
-        return None
-    iters = [ExprBuilder().iter(extent, "i") for extent in shape]
-    expr = _element(op, tuple(it.dim for it in iters))
-    used: dict[Value, set[str]] = {}
-    last_steps: dict[Value, DimLike | None] = {}
-    for load in loads(expr):
-        names = used.setdefault(load.value, set())
-        for entry in load.index:
-            if isinstance(entry, (int, Dim)):
-                names |= symbols_of(entry)
-                last_steps[load.value] = coefficient(entry, iters[-1].name)
-    x, w = (_source(operand, op) for operand in contraction.operands[:2])
-    own = [
-        a
-        for a, it in enumerate(iters)
-        if it.name in used.get(w, ()) and it.name not in used.get(x, ())
-    ]
-    others = [a for a in range(len(iters)) if a not in own]
-    order = (*others, *own)
-    if not own or order == tuple(range(len(iters))):
-        return order if own else None
-    outer = _outer_value(op, x)
-    if outer.encoding is None and last_steps.get(x) == 1:
-        columns = product(shape[a] for a in own)
-        short = isinstance(columns, int) and columns < lanes
-        if short and isinstance(shape[-1], int) and shape[-1] >= lanes:
-            return None
-    return order
+    return _grouped(op) or own or _inherited(op) or _copied(op, machine)
 
 
 def _grouped(op: Op) -> tuple[int, ...] | None:
     """Channels last, for convolutions of bytes, which take neighbouring channels in groups."""
     rank = tensor_type(op.result).rank
-    product = _contraction(op)
+    product = contraction_of(op)
     own = product is not None and tensor_type(product.result).shape == tensor_type(op.result).shape
     if (own and _is_byte_convolution(product)) or _feeds_groups(op.result):
         return (0, *range(2, rank), 1)
+    return None
+
+
+def _copied(op: Op, machine: Machine | None) -> tuple[int, ...] | None:
+    """Channels last, for the padded copy of what no kernel wrote, where all users like it so."""
+    if op.name != "pad" or op.operands[0].op is not None or not op.result.users:
+        return None
+    if all(reads_channels_last(user, machine) for user in op.result.users):
+        return (0, *range(2, tensor_type(op.result).rank), 1)
     return None
 
 
@@ -167,21 +105,6 @@ def _feeds_groups(value: Value) -> bool:
             if any(op.operands[0].op.operands[0] in read for op in found):  # type: ignore[union-attr]
                 return True
     return False
-
-
-def _source(value: Value, op: Op) -> Value:
-    """What a value is cast from inside the group of `op`, or the value itself."""
-    while value.op is not None and value.op.name == "cast" and value.op.block in op.regions:
-        value = value.op.operands[0]
-    return value
-
-
-def _outer_value(op: Op, value: Value) -> Value:
-    """The operand of `op` that a region's argument stands for."""
-    for region in op.regions:
-        if value in region.args:
-            return op.operands[region.args.index(value)]
-    return value
 
 
 def _inherited(op: Op) -> tuple[int, ...] | None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.lower.native import graph
+import numpy as np
+
+from tests.lower.native import Code, graph, lowered
 from tfc.compiler.codegen.host import host_target
 from tfc.compiler.passes.layout import layout
 from tfc.compiler.passman import PassContext
 from tfc.compiler.pipeline import run
+from tfc.compiler.target import parse_target
 from tfc.ir.core import Module, Op
+from tfc.ir.interp import evaluate
 from tfc.ir.types import F32, TensorType
 
 
@@ -62,3 +66,50 @@ def test_product_does_not_lie_as_what_is_added_to_it() -> None:
 
 def _inside(op: Op) -> list[Op]:
     return [inner for region in op.regions for inner in region]
+
+
+def _returned(
+    size: int, channels: int, columns: int, kernel: int = 3, stride: int = 1, target: Any = None
+) -> Any:
+    """What lies how of a convolution by constants of an input, which is returned."""
+    w = np.random.default_rng(0).uniform(-1, 1, (columns, channels, kernel, kernel))
+    pads = (((kernel - 1) // 2, (kernel - 1) // 2),) * 2
+
+    def make(b: Any, x: Any) -> Any:
+        return b.conv(x, b.constant(w.astype(np.float32)), strides=(stride,) * 2, pads=pads,
+                      dilations=(1, 1), groups=1)  # fmt: skip
+
+    module = graph(_types((1, channels, size, size)), make)
+    run(module, PassContext(target=target or parse_target("avx512")))
+    return module
+
+
+def _orders(module: Module) -> list[tuple[int, ...] | None]:
+    results = [op.result for op in module.main.block if op.name in ("pad", "fused")]
+    return [value.encoding.perm if value.encoding else None for value in results]
+
+
+def test_padded_copy_of_an_input_has_channels_last_where_they_fill_vectors() -> None:
+    last = (0, 2, 3, 1)
+    assert _orders(_returned(28, 64, 64)) == [last, last]
+    assert _orders(_returned(28, 64, 64, kernel=5, stride=2)) == [last, last]
+    assert _orders(_returned(28, 3, 64, stride=2)) == [None, last]
+
+
+def test_returned_pictures_of_short_sums_are_computed_as_they_are_returned() -> None:
+    assert _orders(_returned(64, 3, 64)) == [None, None]
+    # Turning around is nothing beside sums of many products, and Winograd's algorithm wins.
+    assert _orders(_returned(64, 256, 64, kernel=5)) == [(0, 2, 3, 1)] * 2
+    assert _orders(_returned(64, 64, 64)) == [(0, 2, 3, 1)] * 2
+
+
+def test_pictures_are_the_same_in_either_order() -> None:
+    target = host_target()
+    for options in ((20, 3, 8), (19, 16, 17), (13, 40, 33), (9, 33, 40, 1), (17, 20, 24, 5, 2)):
+        module, plain = (_returned(*options, target=target) for _ in range(2))
+        x = np.random.default_rng(1).uniform(-1, 1, (1, options[1], options[0], options[0]))
+        inputs = {"x0": x.astype(np.float32)}
+        wanted = evaluate(plain, inputs, plain.constants)["y0"]
+        program = lowered(module, target)
+        found = Code([program], target).run(program, inputs)["y0"]
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * float(np.abs(wanted).max()))
