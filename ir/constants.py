@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import mmap
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from tfc.ir.types import BF16, DType
 
 Array = npt.NDArray[Any]
 _CHUNK = 1 << 24
+# Bytes of mapped arrays that may stay in memory after they were read.
+_MOST_READ = 1 << 23
 
 
 def content_hash(array: Array, dtype: DType) -> str:
@@ -29,11 +32,17 @@ def content_hash(array: Array, dtype: DType) -> str:
 
 
 class ConstantStore:
-    """Maps hashes to arrays. Shared by all modules of one compilation; entries never change."""
+    """Maps hashes to arrays. Shared by all modules of one compilation; entries never change.
+
+    mapped: files in whose mapped pages arrays lie. Pages that were read do not stay with the
+    process, only with the system.
+    """
 
     def __init__(self, directory: Path | None = None) -> None:
+        self.mapped: Sequence[mmap.mmap] = ()
         self._arrays: dict[str, Array] = {}
         self._directory = directory
+        self._read = 0
 
     def __contains__(self, ref: ConstRef) -> bool:
         return ref.hash in self._arrays
@@ -43,11 +52,13 @@ class ConstantStore:
         ref = ConstRef(content_hash(array, dtype))
         if ref.hash not in self._arrays:
             self._arrays[ref.hash] = array
+        self._note_read(array)
         return ref
 
     def get(self, ref: ConstRef) -> Array:
         """Return the data. Raises ModelError where neither store nor directory has it."""
         if ref.hash in self._arrays:
+            self._note_read(self._arrays[ref.hash])
             return self._arrays[ref.hash]
         if self._directory is not None:
             path = self._directory / f"{ref.hash}.npy"
@@ -55,6 +66,14 @@ class ConstantStore:
                 self._arrays[ref.hash] = array = _mapped(path, ref.hash)
                 return array
         raise ModelError(f"constant @{ref.hash} is not in the constant store")
+
+    def _note_read(self, array: Array) -> None:
+        """Give pages back when many bytes have been read."""
+        self._read += array.nbytes
+        if self._read >= _MOST_READ:
+            self._read = 0
+            for data in self.mapped:
+                data.madvise(mmap.MADV_DONTNEED)
 
     def write(self, refs: Iterable[ConstRef], directory: Path) -> None:
         """Write `directory/HASH.npy` for each reference that is not there yet."""

@@ -9,9 +9,13 @@ from collections.abc import Callable
 from tfc.compiler import collector
 from tfc.compiler.build import Build, Options
 from tfc.compiler.driver import compile_module, print_stage
+from tfc.compiler.heap import give_back
 from tfc.ir.core import Module
 from tfc.runtime.executable import Executable
 from tfc.runtime.loader import executable_of
+
+# Bytes of constants from which on the memory of their making is worth giving back.
+_LARGE = 1 << 23
 
 
 def compile_in_process(
@@ -28,6 +32,8 @@ def compile_in_process(
     # The collector comes back when no object of the compilation is left.
     with collector.paused():
         executable = loaded(compile_module(open_module(), options), threads, keep)
+    if executable.memory.constants >= _LARGE:
+        give_back()
     executable.set_stages(lambda stage: print_stage(open_module(), stage, options))
     return executable
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import threading
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,30 +31,41 @@ def initialise() -> None:
     global _started
     with _lock:
         if not _started:
-            llvm.initialize_all_targets()
-            llvm.initialize_all_asmprinters()
+            llvm.initialize_native_target()
+            llvm.initialize_native_asmprinter()
             llvm.initialize_native_asmparser()
             _started = True
 
 
+@cache
+def _code_generator(triple: str) -> Any:
+    """Return LLVM's code generator of a triple. Those of other machines are seldom asked for."""
+    initialise()
+    try:
+        return llvm.Target.from_triple(triple)
+    except RuntimeError:
+        with _lock:
+            llvm.initialize_all_targets()
+            llvm.initialize_all_asmprinters()
+    try:
+        return llvm.Target.from_triple(triple)
+    except RuntimeError as error:
+        raise TargetError(f"LLVM has no code generator for {triple}") from error
+
+
 def target_machine(target: Target, opt: int = 2) -> Any:
     """Return this thread's target machine."""
-    initialise()
-    cache = _machines.__dict__.setdefault("cache", {})
+    machines = _machines.__dict__.setdefault("machines", {})
     key = target.triple, target.cpu, target.features, opt
-    if key not in cache:
-        try:
-            description = llvm.Target.from_triple(target.triple)
-        except RuntimeError as error:
-            raise TargetError(f"LLVM has no code generator for {target.triple}") from error
-        cache[key] = description.create_target_machine(
+    if key not in machines:
+        machines[key] = _code_generator(target.triple).create_target_machine(
             cpu=target.cpu,
             features=",".join(f"+{name}" for name in target.feature_list),
             opt=opt,
             reloc="pic",
             codemodel="small",
         )
-    return cache[key]
+    return machines[key]
 
 
 def _parse(text: str, machine: Any) -> Any:

@@ -19,7 +19,7 @@ Array = npt.NDArray[Any]
 
 
 class DataTable:
-    """Adds entries to a program's constant table; equal contents share one entry."""
+    """Adds entries to a program's constant table; equal arrays share one entry."""
 
     def __init__(self, program: Module) -> None:
         assert isinstance(program.constants, ConstantStore)
@@ -44,17 +44,26 @@ class DataTable:
         name = self._names.get(root)
         if name is None:
             assert isinstance(root.value.type, TensorType)
-            name = self._names[root] = self._entry(self.array_of(root), root.value.type.dtype)
+            name = self._names[root] = self._entry(self._stored(root), root.value.type)
         return name
+
+    def _stored(self, root: Root) -> ConstRef:
+        """The elements of a constant root in the store, where they may be in any shape."""
+        op = root.value.op
+        assert op is not None
+        assert isinstance(root.value.type, TensorType)
+        if op.name == "constant" and isinstance(op.attrs.value, ConstRef):
+            return op.attrs.value
+        return self._store.add(self.array_of(root), root.value.type.dtype)
 
     def add(self, array: Array, dtype: DType, value: Value) -> Root:
         """Add a derived array, such as packed weights, and return its root."""
         root = Root(RootKind.CONSTANT, value, array.size)
-        self._names[root] = self._entry(array, dtype)
+        type = TensorType(dtype, (int(array.size),))
+        self._names[root] = self._entry(self._store.add(array, dtype), type)
         return root
 
-    def _entry(self, flat: Array, dtype: DType) -> str:
-        ref: ConstRef = self._store.add(flat, dtype)
+    def _entry(self, ref: ConstRef, type: TensorType) -> str:
         name = f"c_{ref.hash[:16]}"
-        self._program.data[name] = DataEntry(ref, BufferType(dtype, (int(flat.size),), (1,)))
+        self._program.data[name] = DataEntry(ref, BufferType(type.dtype, (type.size,), (1,)))
         return name

@@ -373,8 +373,7 @@ class Importer:
                 seen.add(tensor.name)
                 if self.needed(tensor.name):
                     found.append((tensor.name, *self.source.tensors.array(tensor)))
-                else:
-                    self.source.tensors.skip(tensor)
+        self.constants.mapped = self.source.tensors.mappings
         # Hashing holds no interpreter lock.
         with ThreadPoolExecutor(2) as pool:
             refs = pool.map(self._store, found)

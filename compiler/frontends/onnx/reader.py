@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tfc.compiler.frontends.onnx.tensors import TensorReader
+from tfc.compiler.frontends.onnx.wire import without_weights
 from tfc.ir.errors import ModelError, UnsupportedError, UsageError
 
 MIN_OPSET = 1
@@ -53,9 +54,9 @@ def _parse(path: Path) -> tuple[Any, mmap.mmap]:
     try:
         with path.open("rb") as file:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        # The file's pages are mapped, not read: parsing then needs the message's memory alone.
+        small = without_weights(data)
         with memoryview(data) as view:
-            model.ParseFromString(view)
+            model.ParseFromString(view if small is None else small)
     except OSError as error:
         raise ModelError(error.strerror or str(error), where=str(path)) from error
     except ValueError as error:

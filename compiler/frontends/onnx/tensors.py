@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tfc.compiler.frontends.onnx.wire import OWN_FILE
 from tfc.ir import arrays
 from tfc.ir.errors import ModelError, UnsupportedError
 from tfc.ir.types import (
@@ -63,11 +64,6 @@ _FIELDS = {
     U32: ("uint64_data", "<u8"),
 }  # fmt: skip
 _EXTERNAL = 1
-# Where raw data is looked for in the mapped file: how far on, and at how many places that begin
-# alike.
-_FIND_WITHIN = 1 << 20
-_CANDIDATES = 8
-_CHUNK = 1 << 22
 
 
 def dtype_from(code: int) -> DType:
@@ -98,14 +94,16 @@ def checked_shape(dims: Any, bits: int) -> tuple[int, ...]:
 
 
 class TensorReader:
-    """Makes arrays of the tensors of one model; `data` is the mapped file where there is one."""
+    """Makes arrays of the tensors of one model; `data` is the mapped file where there is one.
+
+    mappings: the files in which arrays lie.
+    """
 
     def __init__(self, data: mmap.mmap | None = None, folder: Path | None = None) -> None:
         self._data = data
         self._folder = folder
         self._external: dict[str, Array] = {}
-        self._position = 0
-        self._found_any = False
+        self.mappings = [data] if data is not None else []
 
     def array(self, tensor: Any) -> tuple[Array, DType]:
         """Return a read-only array (bf16 as raw bits) and its element type."""
@@ -118,7 +116,7 @@ class TensorReader:
         if tensor.data_location == _EXTERNAL:
             raw = self._from_file(tensor, size)
         elif tensor.HasField("raw_data"):
-            raw = self._raw(tensor.raw_data)
+            raw = np.frombuffer(tensor.raw_data, np.uint8)
         else:
             return _from_fields(tensor, dtype, shape), dtype
         if raw.size != size:
@@ -135,35 +133,13 @@ class TensorReader:
         assert self._folder is not None or not self._external
         return [self._folder / name for name in self._external] if self._folder else []
 
-    def skip(self, tensor: Any) -> None:
-        """Pass over a tensor that is not wanted: those behind it lie further on in the file."""
-        self._position += tensor.ByteSize()
-
-    def _raw(self, raw: bytes) -> Array:
-        """Return the bytes as they lie in the mapped file, so that the copy can go at once.
-
-        Tensors are visited in the file's order, mostly; what is not found nearby stays a copy.
-        """
-        copy = np.frombuffer(raw, np.uint8)
-        if self._data is None:
-            return copy
-        if len(raw) < mmap.PAGESIZE:
-            self._position += len(raw)
-            return copy
-        limit = self._position + _FIND_WITHIN if self._found_any else len(self._data)
-        start = self._position - 1
-        for _ in range(_CANDIDATES):
-            start = self._data.find(raw[:64], start + 1, limit)
-            if start < 0 or start + len(raw) > len(self._data):
-                break
-            view = np.frombuffer(self._data, np.uint8, len(raw), start)
-            if _same(view, copy):
-                self._position, self._found_any = start + len(raw), True
-                return view
-        return copy
-
     def _from_file(self, tensor: Any, size: int) -> Array:
         entries = {entry.key: entry.value for entry in tensor.external_data}
+        if OWN_FILE in entries and self._data is not None:
+            offset, length = _number(entries[OWN_FILE]), _number(entries.get("length", ""))
+            if offset + length > len(self._data):
+                raise ModelError("data lies behind the end of the file")
+            return np.frombuffer(self._data, np.uint8, length, offset)
         name = entries.get("location", "")
         offset = _number(entries.get("offset", "0"))
         length = _number(entries.get("length", str(size)))
@@ -185,17 +161,13 @@ class TensorReader:
         if not name or not path.is_relative_to(folder):
             raise ModelError(f"external data file {name!r} is not in the model's folder")
         try:
-            data: Array = np.memmap(path, np.uint8, "r")
+            with path.open("rb") as file:
+                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:
             raise ModelError(f"cannot read external data file {name!r}: {error}") from error
-        self._external[name] = data
-        return data
-
-
-def _same(a: Array, b: Array) -> bool:
-    """Whether two byte arrays of one size are equal; numpy alone would need as much memory."""
-    starts = range(0, a.size, _CHUNK)
-    return all(np.array_equal(a[i : i + _CHUNK], b[i : i + _CHUNK]) for i in starts)
+        self.mappings.append(data)
+        self._external[name] = np.frombuffer(data, np.uint8)
+        return self._external[name]
 
 
 def _number(text: str) -> int:
