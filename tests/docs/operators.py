@@ -20,6 +20,8 @@ NOTES = {
     "Bernoulli": "see [numerics](numerics.md#random-numbers)",
     "Constant": "of numbers",
     "Dropout": "before opset 12 as in inference",
+    "GridSample": "padding_mode border moves places to the border, not their neighbours, as does "
+    "onnx's reference",
     "If": "a condition that is known selects its branch; else both give the same element types "
     "and ranks",
     "LabelEncoder": "of numbers",
