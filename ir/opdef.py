@@ -37,6 +37,7 @@ class Trait(Enum):
     IDEMPOTENT = "idempotent"  # f(f(x)) == f(x)
     VIEW = "view"  # the result can be the operand's memory under other strides
     UPDATES = "updates"  # the result is the first operand with some elements replaced
+    WIDENS = "widens"  # makes wide numbers of narrow ones, which readers may do as they load
     DIMS = "dims"  # `ref` also works on object arrays of symbolic dims
 
 

@@ -10,17 +10,22 @@ from tfc.compiler.lower.storage import (
     Root,
     RootKind,
 )
-from tfc.ir.body import Load, walk
+from tfc.ir.body import Expr, Load, Number, rewrite, walk
 from tfc.ir.core import Block, Function, Value
 from tfc.ir.dims import DimLike, symbols_of
 from tfc.ir.symbols import dims_in
 from tfc.ir.types import F32, BufferType, DType, TensorType
 
 
-def reads_of(nest: Nest, skip: Value | None = None) -> list[Value]:
+def reads_of(nest: Nest, skip: Value | None = None, *, without: Expr | None = None) -> list[Value]:
+    """The values that a nest loads but for `skip`, and for what only `without` in it loads."""
     found: dict[Value, None] = {}
     for output in nest.outputs:
-        for node in walk(output.expr):
+        expr = output.expr
+        if without is not None:
+            given: dict[int, Expr] = {id(without): Number(0, without.dtype)}
+            expr = rewrite(expr, lambda node: None, given)
+        for node in walk(expr):
             if isinstance(node, Load) and node.value is not skip:
                 found[node.value] = None
     return list(found)

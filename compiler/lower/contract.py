@@ -21,12 +21,12 @@ from tfc.compiler.cost.choice import Candidate, best_first
 from tfc.compiler.cost.expression import estimate
 from tfc.compiler.cost.machine import machine_of
 from tfc.compiler.lower.compose import Nest
+from tfc.compiler.lower.contract_sides import Blocks, Factor, factors
 from tfc.compiler.lower.normal import reductions
 from tfc.compiler.target import Target
-from tfc.ir.body import Apply, Expr, Guard, Iter, Load, Number, Range, Reduce
+from tfc.ir.body import Expr, Guard, Iter, Load, Number, Range, Reduce
 from tfc.ir.core import Value
 from tfc.ir.dims import (
-    Dim,
     DimLike,
     ceildiv,
     coefficient,
@@ -36,7 +36,6 @@ from tfc.ir.dims import (
     symbols_of,
 )
 from tfc.ir.loop.nodes import DOTS
-from tfc.ir.types import DType
 
 Array = npt.NDArray[Any]
 PAGE = 4096
@@ -47,6 +46,8 @@ MIN_WORK = 512
 # Registers that a step needs beside the accumulators: for each vector, and at all. A `dot` of
 # bytes that is no instruction widens both sides.
 _SPARED = (2, 4)
+# Those of words: a word, what it holds of a step, and a scale for each vector; masks.
+_UNPACKED_SPARED = (3, 2)
 LEAST_ROWS = 4
 # A tile is chosen for so many rows where only a run knows how many there are, and what is left of
 # them is done by tiles of so many. Of few weights, which a row reads from the first-level cache, it
@@ -54,20 +55,6 @@ LEAST_ROWS = 4
 LIKELY_ROWS = 64
 PART_ROWS = (4, 1)
 FEW_WEIGHTS = 4096
-
-
-@dataclass(frozen=True)
-class Factor:
-    """One side of the product: a load, and the cast from its element type."""
-
-    load: Load
-    dtype: DType
-
-    @property
-    def address(self) -> DimLike:
-        address = self.load.index[0]
-        assert isinstance(address, (int, Dim))
-        return address
 
 
 @dataclass(frozen=True)
@@ -121,27 +108,9 @@ def match(nest: Nest, hints: Mapping[str, int]) -> Contraction | None:
     if sides is None:
         return None
     for left, right in (sides, sides[::-1]):
-        found = _sort(nest, sums[0], left, right, hints)
+        found = _sort(nest, sums[0], left, right, hints) if left.blocks is None else None
         if found is not None:
             return found
-    return None
-
-
-def factors(reduce: Reduce) -> tuple[Factor, Factor] | None:
-    """Both sides of a sum of products of two loads."""
-    body = reduce.body
-    if not isinstance(body, Apply) or body.name != "mul":
-        return None
-    left, right = (_factor(arg) for arg in body.args)
-    return None if left is None or right is None else (left, right)
-
-
-def _factor(expr: Expr) -> Factor | None:
-    dtype = expr.dtype
-    if isinstance(expr, Apply) and expr.name == "cast":
-        expr = expr.args[0]
-    if isinstance(expr, Load) and len(expr.index) == 1:
-        return Factor(expr, dtype)
     return None
 
 
@@ -169,16 +138,27 @@ def _sort(
     work = math.prod(max(estimate(it.extent, hints), 1) for it in (*others, *reduced, n))
     if work < MIN_WORK or estimate(n.extent, hints) < 2:
         return None
-    return Contraction(
-        nest,
-        reduce,
-        left,
-        right,
-        tuple(it for it in others if it.name in in_right),
-        tuple(it for it in others if it.name not in in_right),
-        n,
-        tuple(reduced),
-    )
+    batch = tuple(it for it in others if it.name in in_right)
+    rows = tuple(it for it in others if it.name not in in_right)
+    found = Contraction(nest, reduce, left, right, batch, rows, n, tuple(reduced))
+    return found if right.blocks is None or _steps_share(found, right.blocks) else None
+
+
+def _steps_share(c: Contraction, blocks: Blocks) -> bool:
+    """Whether blocks are whole runs of the inner reduced iterators."""
+    addresses = [factor.address for factor in blocks.factors]
+    names = set().union(*map(symbols_of, addresses))
+    iters = (*c.nest.iters, *c.reduced)
+    if not _affine(addresses, {it.name for it in iters}) or names & {it.name for it in c.rows}:
+        return False
+    return not any(it.name in names for it in c.reduced[block_depth(c) :])
+
+
+def block_depth(c: Contraction) -> int:
+    """How many of the reduced iterators, outermost first, there are other blocks for."""
+    blocks = c.right.blocks
+    names = set().union(*(symbols_of(f.address) for f in blocks.factors)) if blocks else set()
+    return next((i for i, it in enumerate(c.reduced) if it.name not in names), len(c.reduced))
 
 
 def stride_of(address: DimLike, it: Iter) -> DimLike:
@@ -196,8 +176,12 @@ def _affine(dims: Sequence[DimLike], names: set[str]) -> bool:
 # -- choosing ---------------------------------------------------------------------------------
 
 
-def tiles(c: Contraction, target: Target, hints: Mapping[str, int]) -> list[Candidate[Tile]]:
+def tiles(
+    c: Contraction, target: Target, hints: Mapping[str, int], *, unpacked: bool = False
+) -> list[Candidate[Tile]]:
     """The register tiles that fit, best first: least padding of n and rows, fewest loads.
+
+    unpacked: the right side is made of words that hold several steps.
 
     Of so many vectors the model takes as many rows as there are registers for, since more of them
     use what is loaded of the right side; tuning may try fewer, which stand behind.
@@ -209,6 +193,8 @@ def tiles(c: Contraction, target: Target, hints: Mapping[str, int]) -> list[Cand
         least = 128 // accumulator.bits if of_bytes else 1
         lanes = min(lanes, max(1 << max(c.n.extent - 1, 0).bit_length(), least))
     spared = _SPARED if of_bytes and not target.multiplies_bytes else (1, 1)
+    if unpacked:
+        spared = _UNPACKED_SPARED
     size, machine = _raised(c, product_of(c, target, lanes, hints)), machine_of(target)
     found: list[Candidate[Tile]] = []
     lower: dict[str, Candidate[Tile]] = {}
@@ -432,7 +418,7 @@ def pack_constant(c: Contraction, block: int, flat: Array) -> Array:
 def with_packed_right(c: Contraction, value: Value, block: int) -> Contraction:
     """Return the contraction reading its right side from the packed buffer `value`."""
     load = Load(value, (packing(c, block).address,), c.right.load.dtype)
-    return replace(c, right=Factor(load, c.right.dtype))
+    return replace(c, right=replace(c.right, load=load))
 
 
 def collapse_reduced(c: Contraction) -> Contraction:
@@ -442,7 +428,7 @@ def collapse_reduced(c: Contraction) -> Contraction:
     position = len(iters) - 2
     while position >= 0:
         outer, inner = iters[position], iters[position + 1]
-        if all(_runs_on(side.address, outer, inner) for side in (left, right)):
+        if all(_runs_on(side.address, outer, inner) for side in (left, *right.parts)):
             iters[position : position + 2] = [Iter(inner.name, outer.extent * inner.extent)]
             left, right = _without(left, outer), _without(right, outer)
         position -= 1
@@ -456,4 +442,9 @@ def _runs_on(address: DimLike, outer: Iter, inner: Iter) -> bool:
 
 def _without(side: Factor, it: Iter) -> Factor:
     address = substitute(side.address, {it.name: 0})
-    return replace(side, load=Load(side.load.value, (address,), side.load.dtype))
+    load = Load(side.load.value, (address,), side.load.dtype)
+    blocks = side.blocks
+    if blocks is not None:
+        zero = _without(blocks.zero, it) if blocks.zero is not None else None
+        blocks = Blocks(_without(blocks.scale, it), zero)
+    return Factor(load, side.dtype, blocks)

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 
 from tfc.compiler.cost.contraction import chains
 from tfc.compiler.cost.machine import Machine
-from tfc.compiler.lower.contract import PAGE, Contraction, Factor, Tile, column_of, stride_of
+from tfc.compiler.lower.contract import PAGE, Contraction, Tile, column_of, stride_of
 from tfc.compiler.lower.contract_kernel import ContractionSchedule, multiply_add
+from tfc.compiler.lower.contract_sides import Factor
 from tfc.compiler.lower.emitter import Emitter
-from tfc.compiler.lower.nest import WORKER, parallel_loops
+from tfc.compiler.lower.nest import parallel_loops, worker_of
 from tfc.compiler.target import Target
 from tfc.ir.body import Iter
 from tfc.ir.core import Value
@@ -248,8 +249,7 @@ class BlockedSchedule(ContractionSchedule):
 
     def _base(self, size: int) -> DimLike:
         """Where the current worker's part of a scratch buffer begins."""
-        known = any(WORKER in scope.iters for scope in self.e.scopes)
-        return (symbol(WORKER) if known else 0) * size
+        return worker_of(self.e) * size
 
     def _load(self, name: str, at: DimLike) -> Value:
         return self.b.vload(self.memory[name], [self.e.index(at)], self.tile.lanes)

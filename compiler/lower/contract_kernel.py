@@ -6,7 +6,7 @@ What is computed, the tile and the packing are `contract`'s.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from tfc.compiler.cost.choice import Candidate
@@ -163,6 +163,16 @@ class ContractionSchedule:
             units = {it.name: self.e.index(0) for it in loops if it.extent == 1}
             with self.e.scope(units):
                 self._tile_or_parts()
+
+    def emit_rows(self) -> None:
+        """Compute all rows of the current panel, one tile after the other."""
+        with ExitStack() as opened:
+            for it in (*self.c.rows[:-2], *self.tiles):
+                if it.extent == 1:
+                    opened.enter_context(self.e.scope({it.name: self.e.index(0)}))
+                else:
+                    opened.enter_context(self.e.loop(it))
+            self._tile_or_parts()
 
     def _cycles(self) -> float:
         """Cycles of one tile at two multiply-adds a cycle."""
@@ -372,9 +382,10 @@ class ContractionSchedule:
                 )
         return self.b.shuffle(found, found, tuple(range(group)) * self.tile.lanes)
 
-    def _left_offset(self) -> Value:
+    def _left_offset(self, further: DimLike = 0) -> Value:
+        """Where a step of a row is, from the row's beginning, or an element so much further on."""
         origin = substitute(self.c.left.address, {it.name: 0 for it in self.c.reduced})
-        return self.e.index(self.c.left.address - origin)
+        return self.e.index(self.c.left.address - origin + further)
 
     def _step(self, lefts: list[Value], carried: list[Value]) -> list[Value]:
         """One multiply-add of every accumulator."""

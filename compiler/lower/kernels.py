@@ -273,9 +273,7 @@ class KernelBuilder:
         if rows is not None:
             return [rows]
         found = contract.match(nest, self.hints)
-        if found is not None and (
-            self.products.reads_in_place(found) or contract.repays(found, self.hints)
-        ):
+        if found is not None and self.products.takes(found):
             return self.products.contraction(name, found)
         dots = self.products.window(name, nest)
         if dots is not None:

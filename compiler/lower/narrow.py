@@ -21,14 +21,19 @@ from tfc.ir.body import Iter, Load
 from tfc.ir.dims import DimLike, ceildiv, substitute
 
 
-def grouped(c: Contraction, group: int, block: int) -> Contraction:
+def grouped_steps(it: Iter, group: int) -> Iter:
+    """The iterator that counts groups of steps."""
+    return Iter(f"{it.name}g", ceildiv(it.extent, group))
+
+
+def grouped(c: Contraction, group: int, block: int, size: int) -> Contraction:
     """Return the packed contraction whose innermost iterator counts groups of `group` steps.
 
-    The right side then lies as [batch][panel][outer reduced][groups][block][group]; a group that
-    the last steps do not fill is filled with zeros.
+    The right side then lies as [batch][panel][outer reduced][groups][block][size]: a group of a
+    column has `size` elements. One that the last steps do not fill is filled with zeros.
     """
     *outer, inner = c.reduced
-    steps = Iter(f"{inner.name}g", ceildiv(inner.extent, group))
+    steps = grouped_steps(inner, group)
     address: DimLike = 0
     for it in (*c.batch, panel_of(c.n, block), *outer, steps, column_of(c.n, block)):
         address = address * it.extent + it.dim
@@ -38,7 +43,7 @@ def grouped(c: Contraction, group: int, block: int) -> Contraction:
         reduced=(*outer, steps),
         left=replace(c.left, load=Load(c.left.load.value, (left,), c.left.load.dtype)),
         right=replace(
-            c.right, load=Load(c.right.load.value, (address * group,), c.right.load.dtype)
+            c.right, load=Load(c.right.load.value, (address * size,), c.right.load.dtype)
         ),
     )
 

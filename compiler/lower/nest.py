@@ -37,6 +37,7 @@ from tfc.ir.dims import (
     minimum,
     mod,
     product,
+    symbol,
     symbols_of,
 )
 
@@ -368,6 +369,11 @@ def parallel_loops(
             else:
                 with e.loop(flat, start, stop), decoded(e, flat, outer), _loops(e, rest):
                     yield
+
+
+def worker_of(e: Emitter) -> DimLike:
+    """The number of the current worker, 0 outside of tasks."""
+    return symbol(WORKER) if any(WORKER in scope.iters for scope in e.scopes) else 0
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from tfc.compiler.cost import contraction as cost
 from tfc.compiler.cost.expression import estimate
 from tfc.compiler.lower.contract_kernel import PREFETCH_STEPS, multiply_add
 from tfc.compiler.lower.emitter import Emitter
-from tfc.compiler.lower.nest import WORKER, parallel_loops
+from tfc.compiler.lower.nest import parallel_loops, worker_of
 from tfc.ir.body import Iter
 from tfc.ir.core import Value
 from tfc.ir.dims import DimLike, ceildiv, minimum, symbol
@@ -207,8 +207,7 @@ class PlaneSchedule(ABC, Generic[P]):
 
     @property
     def worker(self) -> DimLike:
-        known = any(WORKER in scope.iters for scope in self.e.scopes)
-        return symbol(WORKER) if known else 0
+        return worker_of(self.e)
 
     @property
     def left_base(self) -> DimLike:

@@ -20,11 +20,13 @@ from tfc.compiler.lower import (
     tiles,
     tiles_copied,
     window_dots,
+    words,
 )
 from tfc.compiler.lower.arguments import known, reads_of, scratch_buffer
 from tfc.compiler.lower.compose import Nest, Output
 from tfc.compiler.lower.contract_blocked import BlockedSchedule
 from tfc.compiler.lower.contract_kernel import ContractionSchedule, Dots
+from tfc.compiler.lower.contract_sides import Factor
 from tfc.compiler.lower.data import Array
 from tfc.compiler.lower.emitter import Emitter
 from tfc.compiler.lower.group import Band, Step
@@ -41,11 +43,16 @@ from tfc.compiler.lower.storage import (
 )
 from tfc.compiler.lower.tiles_kernel import TileSchedule
 from tfc.compiler.lower.window_dots import DotWindowSchedule
+from tfc.compiler.lower.words_kernel import WordSchedule
 from tfc.ir import arrays
 from tfc.ir.body import Load, walk
 from tfc.ir.core import Block, Value
-from tfc.ir.dims import DimLike
+from tfc.ir.dims import DimLike, symbol
+from tfc.ir.loop.verify import THREADS
 from tfc.ir.types import F32, DType, TensorType
+
+# Of the second-level cache, what a panel of floats made of words may take.
+MOST_OF_CACHE = 2
 
 AnyTiles: TypeAlias = "tiles.TilePlan | tiles_copied.CopyPlan"
 
@@ -68,10 +75,10 @@ class Products:
     def contraction(self, name: str, c: contract.Contraction) -> list[Step]:
         right = c.right.load.value
         place = self.storage.place(right)
-        candidates = contract.tiles(c, self.target, self.hints)
         fixed = self._is_fixed(c)
+        candidates = contract.tiles(c, self.target, self.hints)
         if fixed:
-            step = self._algorithm(name, c, place, candidates[0].cycles)
+            step = self._by_words(name, c) or self._algorithm(name, c, place, candidates[0].cycles)
             if step is not None:
                 return [step]
         tile = self.chooser.choose("tile", candidates)
@@ -139,14 +146,52 @@ class Products:
             return None
         return margins.band(c, tile, value, taps)
 
-    def reads_in_place(self, c: contract.Contraction) -> bool:
-        """Whether the right side needs no packing at run time."""
-        return self._is_fixed(c) or contract.is_contiguous(c)
+    def takes(self, c: contract.Contraction) -> bool:
+        """Whether a contraction is worth a kernel of its own."""
+        if self._is_fixed(c):
+            return True
+        in_place = contract.is_contiguous(c) or contract.repays(c, self.hints)
+        return in_place and c.right.blocks is None
 
     def _is_fixed(self, c: contract.Contraction) -> bool:
         """Whether all of the right side is known now."""
         static = all(isinstance(it.extent, int) for it in (*c.batch, c.n, *c.reduced))
-        return static and self.maker.is_constant(c.right.load.value)
+        return static and all(self.maker.is_constant(f.load.value) for f in c.right.parts)
+
+    def _by_words(self, name: str, c: contract.Contraction) -> Step | None:
+        """The step of a contraction by constants of few bits, None of others."""
+        unpacked = words.choose(c, self.maker.array_at(self.storage.place(c.right.load.value)))
+        if unpacked is None:
+            return None
+        candidates = contract.tiles(c, self.target, self.hints, unpacked=True)
+        tile = self.chooser.choose("tile", candidates)
+        places: dict[Value, Place] = {}
+
+        def array_of(value: Value) -> Array:
+            return self.maker.array_at(self.storage.place(value))
+
+        def constant(array: Array, factor: Factor) -> Value:
+            value, places[value] = self.maker.constant(array, factor.load.dtype)
+            return value
+
+        wide = contract.tiles(c, self.target, self.hints)
+        of_floats = next(x.value for x in wide if x.value.block == tile.block)
+        most = MOST_OF_CACHE * self.target.l2
+        plan = words.make_plan(c, unpacked, tile, of_floats, most, array_of, constant)
+        streamed = self._is_large(plan.c)
+        written = [output.value for output in c.nest.outputs]
+        if plan.panel is not None:
+            panel, size = plan.panel.memory, plan.panel.size * symbol(THREADS)
+            written.append(panel)
+            places[panel] = Place(Root(RootKind.TEMP, panel, size), 0, (1,))
+
+        def schedule(e: Emitter) -> None:
+            WordSchedule(e, plan, self.hints, streamed, self.target).emit()
+
+        reads = reads_of(c.nest, without=c.reduce)
+        reads += [c.left.load.value] * (c.left.load.value not in reads)
+        reads += [value for value in places if value not in written]
+        return self.maker.function(name, reads, written, places, [schedule], (plan, streamed))
 
     def _algorithm(
         self, name: str, c: contract.Contraction, place: Place, direct: float
@@ -251,7 +296,7 @@ class Products:
             steps = known(whole.reduced[-1].extent)
             dots = Dots(group, steps, self.target.has_masks)
             packed = narrow.group_constant(packed, dots.steps, group, tile.block)
-            whole = narrow.grouped(whole, group, tile.block)
+            whole = narrow.grouped(whole, group, tile.block, group)
         value, at = self.maker.constant(packed, c.right.load.dtype)
         load = replace(whole.right.load, value=value)
         return replace(whole, right=replace(whole.right, load=load)), dots, value, at

@@ -17,7 +17,8 @@ import numpy as np
 from tfc.compiler.cost.choice import Chooser
 from tfc.compiler.cost.expression import estimate
 from tfc.compiler.lower.compose import Nest
-from tfc.compiler.lower.contract import Array, Factor, constant_view, factors, stride_of
+from tfc.compiler.lower.contract import Array, constant_view, stride_of
+from tfc.compiler.lower.contract_sides import Factor, factors
 from tfc.compiler.lower.emitter import Emitter
 from tfc.compiler.lower.epilogue import joined
 from tfc.compiler.lower.nest import masks_tail

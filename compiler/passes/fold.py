@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfc.compiler.evaluate import constant_array, evaluate, is_constant
-from tfc.compiler.passes.quantised import BYTES
+from tfc.compiler.passes.quantised import BYTES, widens
 from tfc.compiler.passman import PassContext
 from tfc.compiler.rewrite import blocks_of
 from tfc.ir import arrays, graph
@@ -124,7 +124,7 @@ class _Folder:
 
 def _is_read_narrow(op: Op) -> bool:
     """Whether the op widens bytes for matrix products alone, whose kernels read bytes."""
-    if op.name != "cast" or tensor_type(op.operands[0]).dtype not in BYTES:
+    if not widens(op) or tensor_type(op.operands[0]).dtype not in BYTES:
         return False
     users = op.result.users
     whole = tensor_type(op.result).dtype.is_int

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tfc.compiler.cost.expression import repeats_free
+from tfc.compiler.passes.quantised import widens
 from tfc.compiler.passman import PassContext
 from tfc.compiler.rewrite import blocks_of, is_dead
 from tfc.ir.body import Apply, ExprBuilder, walk
@@ -161,14 +162,13 @@ class _Group:
     def _take_casts(self, heavy: Op) -> None:
         """Take in what widens the operands of a contraction: its loop reads narrow elements.
 
-        Nothing may join after that: a cast's operand has another shape than the domain.
+        Nothing may join after that: an operand of these has another shape than the domain.
         """
         for value in heavy.operands:
             op = value.op
-            if op is None or op.block is not self.root.block or op.name != "cast":
+            if op is None or op.block is not self.root.block or not widens(op):
                 continue
-            source, own = tensor_type(op.operands[0]).dtype, tensor_type(value).dtype
-            if source.bits < own.bits and all(user is heavy for user in value.users):
+            if all(user is heavy for user in value.users):
                 self.members[op] = _Space()
 
     def _candidates(self) -> list[Op]:

@@ -18,6 +18,7 @@ from tfc.ir.build import tensor_type
 from tfc.ir.constants import ConstantStore
 from tfc.ir.core import Op, Value
 from tfc.ir.opdef import Kind, OpDef, Trait
+from tfc.ir.ops.quant import spread
 from tfc.ir.symbols import dims_in
 from tfc.ir.types import F32, I8, U8, DType
 
@@ -26,6 +27,8 @@ LIMITS = {U8: (0, 255), I8: (-128, 127)}
 # Between i8 and u8.
 HALF = 128
 I32_LIMIT = 2**31 - 1
+# Of whole numbers that i32 holds, and f32 in the products of most models.
+MOST_BITS = 32
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,13 @@ def steps_of(op: Op, constants: Constants) -> Steps | None:
     return Steps(scale, int(zero), dtype)
 
 
+def widens(op: Op) -> bool:
+    """Whether the op makes wide numbers of narrow ones, as contractions do when they load them."""
+    if op.name == "cast":
+        return tensor_type(op.operands[0]).dtype.bits < tensor_type(op.result).dtype.bits
+    return Trait.WIDENS in op.defn.traits  # type: ignore[attr-defined]
+
+
 def is_view(op: Op | None) -> bool:
     """Whether the op moves elements of one operand, and makes none."""
     return op is not None and Trait.VIEW in op.defn.traits and len(op.operands) == 1  # type: ignore[attr-defined]
@@ -177,18 +187,17 @@ def _dequantised(op: Op, constants: Constants) -> Levels | None:
         return None
     whole = given[0].astype(np.int32)
     if len(given) > 2:
-        whole = whole - _along(given[2], whole.ndim, op.attrs.axis).astype(np.int32)
-    return Levels(whole, _along(given[1], whole.ndim, op.attrs.axis))
+        whole = whole - spread(given[2], whole, op.attrs.axis).astype(np.int32)
+    return Levels(whole, spread(given[1], whole, op.attrs.axis))
 
 
 def _widened(op: Op, constants: Constants) -> Levels | None:
     (source,) = op.operands
-    if tensor_type(source).dtype not in BYTES:
-        return None
-    whole = constants.array(source)
+    dtype = tensor_type(source).dtype
+    whole = constants.array(source) if dtype.is_int and dtype.bits <= MOST_BITS else None
     if whole is None:
         return None
-    return Levels(whole.astype(np.int32), np.ones((1,) * whole.ndim, np.float32))
+    return Levels(whole.astype(np.int32, copy=False), np.ones((1,) * whole.ndim, np.float32))
 
 
 def _shifted(op: Op, constants: Constants) -> Levels | None:
@@ -240,13 +249,6 @@ def weights(value: Value, channel: int, constants: Constants) -> Weights | None:
     if not bool((rows == first).all()) or not bool(np.isfinite(first).all()):
         return None
     return Weights(np.ascontiguousarray(found.whole), first.reshape(-1).astype(np.float64))
-
-
-def _along(array: Array, rank: int, axis: int) -> Array:
-    shape: list[Any] = [1] * rank
-    if array.ndim:
-        shape[axis % rank] = -1
-    return array.reshape(shape)
 
 
 def per_channel(array: Array, rank: int, channel: int, count: int) -> Array | None:

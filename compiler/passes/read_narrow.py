@@ -9,7 +9,7 @@ from tfc.compiler.passman import PassContext
 from tfc.compiler.rewrite import blocks_of
 from tfc.ir.build import GraphBuilder, tensor_type
 from tfc.ir.core import Block, Module, Op, Value
-from tfc.ir.opdef import OPS
+from tfc.ir.opdef import OPS, Trait
 from tfc.ir.ops.common import fields_of
 from tfc.ir.types import I8, U8
 
@@ -27,7 +27,7 @@ def read_narrow(module: Module, context: PassContext) -> None:
 
 def _repeat(block: Block, module: Module, context: PassContext) -> None:
     for op in reversed(list(block)):
-        if op.name not in STEPS or len(op.result.uses) < 2 or not _widens(op.result):
+        if not _may_widen(op) or len(op.result.uses) < 2 or not _widens(op.result):
             continue
         if any(user.defn.terminator or user.block is not block for user in op.result.users):  # type: ignore[attr-defined]
             continue
@@ -42,12 +42,18 @@ def _repeat(block: Block, module: Module, context: PassContext) -> None:
         context.count("read-narrow")
 
 
+def _may_widen(op: Op) -> bool:
+    return op.name in STEPS or Trait.WIDENS in op.defn.traits  # type: ignore[attr-defined]
+
+
 def _widens(value: Value) -> bool:
-    """Whether a few steps make the value of a byte that is not constant, and of single numbers."""
-    for _ in range(MOST_STEPS):
+    """Whether few steps make the value of a byte and of single numbers, or one op of its kind."""
+    for step in range(MOST_STEPS):
         op = value.op
-        if op is None or op.name not in STEPS:
+        if op is None or not _may_widen(op):
             return False
+        if op.name not in STEPS:
+            return step == 0
         if any(tensor_type(other).size != 1 for other in op.operands[1:]):
             return False
         (value, *_rest) = op.operands

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from tfc.ir import arrays
+from tfc.ir.body import Expr, ExprBuilder, Index
 from tfc.ir.build import GraphBuilder, tensor_type
 from tfc.ir.core import Op, Value
-from tfc.ir.opdef import Kind, NoAttrs, NoGrad, OpDef, Reject, Sample, register, require
+from tfc.ir.dims import Dim, floordiv, maximum
+from tfc.ir.opdef import Kind, NoAttrs, NoGrad, OpDef, Reject, Sample, Trait, register, require
 from tfc.ir.ops.common import (
     THROUGH,
     Array,
@@ -22,7 +24,7 @@ from tfc.ir.ops.common import (
     normalize_axis,
     require_kind,
 )
-from tfc.ir.types import BOOL, F32, I8, I16, I32, I64, U8, U16, DType, TensorType
+from tfc.ir.types import BOOL, F32, F64, I8, I16, I32, I64, U8, U16, DType, TensorType
 
 QUANTIZED = (U8, I8, U16, I16)
 _FLAT = NoGrad("rounds to integers")
@@ -38,7 +40,7 @@ class QuantizeAttrs:
 
 @dataclass(frozen=True, slots=True)
 class DequantizeAttrs:
-    """axis: along which scale and zero vary, where they have one."""
+    """axis: along which scale and zero vary, where they have one, or blocks lie."""
 
     axis: int = 1
 
@@ -57,7 +59,7 @@ def _check_scale(types: Sequence[TensorType], axis: int) -> None:
 
 def _along(v: Array, rank: int, axis: int) -> Array:
     """Lay [n] along `axis` of a tensor of `rank`; a 0-d array stays."""
-    if v.ndim == 0:
+    if v.ndim in (0, rank):
         return v
     shape = [1] * rank
     shape[axis % rank] = -1
@@ -175,27 +177,73 @@ def _dequantize_infer(types: Sequence[TensorType], attrs: DequantizeAttrs) -> Se
     require(dtype in (*QUANTIZED, I32), f"does not dequantise {dtype}")
     if len(types) > 2:
         require(types[2].dtype == dtype, f"zero is {types[2].dtype}, x {dtype}")
-    _check_scale(types, attrs.axis)
+    if are_blocks(types):
+        _check_blocks(types, attrs.axis)
+    else:
+        _check_scale(types, attrs.axis)
     return (TensorType(types[1].dtype, types[0].shape),)
+
+
+def are_blocks(types: Sequence[TensorType]) -> bool:
+    """Whether scales lie as their numbers do, one for each block."""
+    x, scale = types[:2]
+    return scale.rank == x.rank > 0 and scale.shape != x.shape
+
+
+def _check_blocks(types: Sequence[TensorType], axis: int) -> None:
+    """Scale and zero have one number for each block along the axis."""
+    x, scale, *rest = types
+    require_kind(scale, "f")
+    for type in rest:
+        require(type.shape == scale.shape, "scale and zero differ in shape")
+    axis = normalize_axis(axis, x.rank)
+    others = [n for n in range(x.rank) if n != axis]
+    fits = scale.rank == x.rank and all(scale.shape[n] == x.shape[n] for n in others)
+    require(fits, f"scale {list(scale.shape)} is not one number for each block of {list(x.shape)}")
+    size, count = x.shape[axis], scale.shape[axis]
+    known = isinstance(size, int) and isinstance(count, int)
+    require(known and size % max(count, 1) == 0 and count <= size, f"{size} are not {count} blocks")
+
+
+def spread(v: Array, like: Array, axis: int) -> Array:
+    """Lay what numbers share so that it broadcasts against them."""
+    if v.ndim == like.ndim > 0 and v.shape != like.shape:
+        return np.repeat(v, like.shape[axis] // max(v.shape[axis], 1), axis)
+    return _along(v, like.ndim, axis)
 
 
 def _dequantize_ref(attrs: DequantizeAttrs, x: Array, scale: Array, *rest: Array) -> Array:
     whole = x.astype(np.int32)
     if rest:
-        whole = whole - _along(rest[0], x.ndim, attrs.axis).astype(np.int32)
-    out = whole.astype(_wide(scale).dtype) * _along(_wide(scale), x.ndim, attrs.axis)
+        whole = whole - spread(rest[0], x, attrs.axis).astype(np.int32)
+    out = whole.astype(_wide(scale).dtype) * spread(_wide(scale), x, attrs.axis)
     return np.asarray(out).astype(scale.dtype)
 
 
 def _dequantize(b: GraphBuilder, op: Op) -> Sequence[Value]:
     x, scale = op.operands[:2]
-    rank, axis = tensor_type(x).rank, op.attrs.axis
-    wide = _compute(b, scale)
-    y = b.cast(x, dtype=I32)
+    type, axis = tensor_type(x), op.attrs.axis
+    wide, cut = _compute(b, scale), are_blocks([tensor_type(v) for v in op.operands])
+
+    def laid(v: Value) -> Value:
+        return _cut(b, v, v, axis) if cut else _lay_along(b, v, type.rank, axis)
+
+    y = b.cast(_cut(b, x, scale, axis) if cut else x, dtype=I32)
     if len(op.operands) > 2:
-        y = b.sub(y, _lay_along(b, b.cast(op.operands[2], dtype=I32), rank, axis))
-    y = b.mul(b.cast(y, dtype=tensor_type(wide).dtype), _lay_along(b, wide, rank, axis))
-    return [y if wide is scale else b.cast(y, dtype=tensor_type(scale).dtype)]
+        y = b.sub(y, laid(b.cast(op.operands[2], dtype=I32)))
+    y = b.mul(b.cast(y, dtype=tensor_type(wide).dtype), laid(wide))
+    y = y if wide is scale else b.cast(y, dtype=tensor_type(scale).dtype)
+    return [b.reshape(y, shape=type.shape) if cut else y]
+
+
+def _cut(b: GraphBuilder, x: Value, scale: Value, axis: int) -> Value:
+    """The tensor with two axes for the one that blocks lie along."""
+    shape = tensor_type(x).shape
+    axis = normalize_axis(axis, len(shape))
+    size, count = shape[axis], tensor_type(scale).shape[axis]
+    each = floordiv(size, maximum(count, 1))
+    found: Value = b.reshape(x, shape=(*shape[:axis], count, each, *shape[axis + 1 :]))
+    return found
 
 
 def _dequantize_samples() -> Sequence[Sample]:
@@ -209,6 +257,18 @@ def _dequantize_samples() -> Sequence[Sample]:
         Sample((integers((4, 3), -128, 127, np.int8), per_axis), {"axis": -1}),
         Sample((integers((5,), -(2**20), 2**20, np.int32), scale)),
         Sample((x[:0], scale)),
+        *_block_samples(),
+    )
+
+
+def _block_samples() -> Sequence[Sample]:
+    x = integers((6, 4), 0, 255, np.uint8)
+    scale = np.linspace(0.5, 2, 8, dtype=np.float32).reshape(2, 4)
+    return (
+        Sample((x, scale), {"axis": 0}),
+        Sample((x, scale, integers((2, 4), 0, 255, np.uint8)), {"axis": 0}),
+        Sample((x.T.copy(), scale.T.copy()), {"axis": -1}),
+        Sample((x[:, 0].copy(), scale[:, 0].copy()), {"axis": 0}),
     )
 
 
@@ -230,9 +290,101 @@ dequantize_linear = register(
                 (TensorType(U8, (2,)), TensorType(F32, ()), TensorType(I8, ())), {}, "zero is i8"
             ),
             Reject((TensorType(U8, (2, 3)), TensorType(F32, (3,))), {"axis": 2}, "out of range"),
+            Reject((TensorType(U8, (4, 3)), TensorType(F32, (3, 3))), {"axis": 0}, "3 blocks"),
         ),
         doc="(x - zero) * scale, the difference taken in i32. Scale and zero are one number, or "
-        "one for each index of `axis`.",
+        "one for each index of `axis`, or of the rank of x, one for each block along `axis`.",
+    )
+)
+
+# -- in blocks ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BlockAttrs:
+    """axis: along which blocks are cut."""
+
+    axis: int = 0
+
+
+def _blocks_infer(types: Sequence[TensorType], attrs: BlockAttrs) -> Sequence[TensorType]:
+    x, scale, *rest = types
+    require(x.dtype in (U8, I8), f"does not widen {x.dtype}")
+    require_kind(scale, "f")
+    require(scale.dtype != F64, "computes in f32, not in f64")
+    for type in rest:
+        require(type.dtype in (*QUANTIZED, I32), f"zero is {type.dtype}")
+    _check_blocks(types, attrs.axis)
+    return (TensorType(F32, x.shape),)
+
+
+def _blocks_ref(attrs: BlockAttrs, x: Array, scale: Array, *rest: Array) -> Array:
+    wide = x.astype(np.float32)
+    if rest:
+        wide = wide - spread(rest[0].astype(np.float32), x, attrs.axis)
+    return wide * spread(scale.astype(np.float32), x, attrs.axis)
+
+
+def _blocks_body(b: ExprBuilder, op: Op, result: int, index: tuple[Index, ...]) -> Expr:
+    x, scale, *rest = op.operands
+    axis = normalize_axis(op.attrs.axis, len(index))
+    size, count = tensor_type(x).shape[axis], tensor_type(scale).shape[axis]
+    assert isinstance(size, int)
+    assert isinstance(count, int)
+    at = index[axis]
+    assert isinstance(at, (int, Dim))
+    block = (*index[:axis], floordiv(at, max(size // max(count, 1), 1)), *index[axis + 1 :])
+    wide = b.cast(b.load(x, index), F32)
+    for zero in rest:
+        wide = b.sub(wide, b.cast(b.load(zero, block), F32))
+    return b.mul(wide, b.cast(b.load(scale, block), F32))
+
+
+def _blocks_samples() -> Sequence[Sample]:
+    x = integers((6, 4), 0, 255, np.uint8)
+    scale = np.linspace(0.5, 2, 8, dtype=np.float32).reshape(2, 4)
+    zero = integers((2, 4), -300, 300, np.int16)
+    return (
+        *_block_samples(),
+        Sample((x, scale, zero)),
+        Sample((x.astype(np.int8), scale.astype(np.float16), zero.astype(np.int8))),
+        Sample((integers((3, 6, 2), -128, 127, np.int8), np.full((3, 3, 2), 0.5, np.float32)),
+               {"axis": 1}),
+        Sample((x[:0], scale[:0])),
+    )  # fmt: skip
+
+
+dequantize_blocks = register(
+    OpDef(
+        name="dequantize_blocks",
+        operands=(2, 3),
+        attrs=BlockAttrs,
+        kind=Kind.INJECTIVE,
+        traits=frozenset({Trait.PURE, Trait.WIDENS}),
+        infer=_blocks_infer,
+        ref=_blocks_ref,
+        body=_blocks_body,
+        grad=NoGrad("made of constants, when differentiated code is optimised"),
+        samples=_blocks_samples,
+        rejects=lambda: (
+            Reject((TensorType(I32, (4,)), TensorType(F32, (2,))), {}, "does not widen i32"),
+            Reject((TensorType(I8, (4,)), TensorType(I32, (2,))), {}, "takes floats, not i32"),
+            Reject((TensorType(I8, (4,)), TensorType(F64, (2,))), {}, "not in f64"),
+            Reject(
+                (TensorType(I8, (4,)), TensorType(F32, (2,)), TensorType(F32, (2,))),
+                {},
+                "zero is f32",
+            ),
+            Reject(
+                (TensorType(I8, (4,)), TensorType(F32, (2,)), TensorType(I8, (4,))),
+                {},
+                "differ in shape",
+            ),
+            Reject((TensorType(I8, (4, 3)), TensorType(F32, (2,))), {}, "for each block"),
+            Reject((TensorType(I8, (4,)), TensorType(F32, (3,))), {}, "4 are not 3 blocks"),
+        ),
+        doc="(x - zero) * scale in f32, of bytes whose blocks along `axis` have a scale each, and "
+        "a zero of any integer type. Matrix products read the bytes.",
     )
 )
 

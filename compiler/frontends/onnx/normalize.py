@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tfc.compiler.frontends.onnx.context import Context, Results, Rule
 from tfc.compiler.frontends.onnx.storage import INTEGERS, limits, unpacked
 from tfc.compiler.frontends.onnx.tensors import dtype_from
@@ -10,7 +12,7 @@ from tfc.ir.build import tensor_type
 from tfc.ir.core import Value
 from tfc.ir.dims import Dim, ceildiv, product
 from tfc.ir.ops.common import compute_dtype
-from tfc.ir.types import F32, F64, I32, U8, DType, TensorType, shape_text
+from tfc.ir.types import F32, F64, I8, I32, U8, DType, TensorType, shape_text
 
 
 def _softmax(name: str) -> tuple[Rule, ...]:
@@ -259,18 +261,27 @@ def _quantised_operands(ctx: Context) -> list[Value]:
         operands.append(_one_number(ctx, ctx.x(2)))
     size = ctx.integer("block_size", 0)
     if size:
-        axis = ctx.axis(ctx.integer("axis", 1), ctx.type().rank)
+        axis = _block_axis(ctx, size, operands[1:])
         operands[1:] = [_in_blocks(ctx, v, axis, size) for v in operands[1:]]
     return operands
+
+
+def _block_axis(ctx: Context, size: int, shared: Sequence[Value]) -> int:
+    """The axis that is cut into blocks, for each of which `shared` have an element."""
+    shape = ctx.shape()
+    axis = ctx.axis(ctx.integer("axis", 1), len(shape))
+    if isinstance(shape[axis], Dim):
+        raise ctx.unsupported(f"blocks along an axis of {shape[axis]}; fix the dim with dims")
+    for v in shared:
+        have = tensor_type(v).shape
+        if len(have) != len(shape) or have[axis] != ceildiv(shape[axis], size):
+            raise ctx.malformed(f"scales {shape_text(have)} for blocks of {size} along axis {axis}")
+    return axis
 
 
 def _in_blocks(ctx: Context, v: Value, axis: int, size: int) -> Value:
     """Repeat each scale for its block of elements; the last block may be shorter."""
     shape, have = ctx.shape(), tensor_type(v).shape
-    if isinstance(shape[axis], Dim):
-        raise ctx.unsupported(f"blocks along an axis of {shape[axis]}; fix the dim with dims")
-    if len(have) != len(shape) or have[axis] != ceildiv(shape[axis], size):
-        raise ctx.malformed(f"scales {shape_text(have)} for blocks of {size} along axis {axis}")
     wide = (*have[: axis + 1], size, *have[axis + 1 :])
     spread = ctx.b.broadcast(ctx.reshape(v, (*have[: axis + 1], 1, *have[axis + 1 :])), shape=wide)
     merged = ctx.reshape(spread, (*have[:axis], have[axis] * size, *have[axis + 1 :]))
@@ -319,7 +330,27 @@ def _quantize(ctx: Context) -> Results:
     return ctx.cast(y, dtype, saturate)
 
 
+def _whole_blocks(ctx: Context) -> Value | None:
+    """Bytes, or what a byte holds, in blocks of one size, by an op that says so."""
+    size = ctx.integer("block_size", 0)
+    operands = [ctx.x(n) for n in range(3) if ctx.has(n)]
+    given = tensor_type(operands[1]).dtype
+    if size < 2 or not given.is_float or given == F64:
+        return None
+    axis = _block_axis(ctx, size, operands[1:])
+    numbers = [unpacked(ctx.b, v) if tensor_type(v).dtype.kind == "s" else v for v in operands]
+    if tensor_type(numbers[0]).dtype not in (U8, I8) or ctx.shape()[axis] % size != 0:
+        return None
+    code = ctx.integer("output_dtype", 0)
+    scale = ctx.cast(operands[1], F32)
+    found = ctx.b.dequantize_linear(numbers[0], scale, *numbers[2:], axis=axis)
+    return ctx.cast(found, dtype_from(code) if code else given)
+
+
 def _dequantize(ctx: Context) -> Results:
+    in_blocks = _whole_blocks(ctx)
+    if in_blocks is not None:
+        return in_blocks
     operands = _quantised_operands(ctx)
     code = ctx.integer("output_dtype", 0)
     axis, scale = _quantised_axis(ctx, operands), operands[1]
