@@ -30,6 +30,7 @@ from tfc.compiler.target import Target
 from tfc.ir.body import COMBINE, Guard, Iter, Keep, Load, Reduce, children, walk
 from tfc.ir.core import Value
 from tfc.ir.dims import (
+    Dim,
     DimLike,
     ceildiv,
     coefficient,
@@ -41,6 +42,8 @@ from tfc.ir.dims import (
     symbols_of,
 )
 
+# How far ahead of its use what streams from memory is asked for, and the bytes of a cache line.
+PREFETCH_AHEAD, PREFETCH_LINE = 8192, 64
 # Inside tasks, the iterator that is the number of the thread: what scratch memory is divided by.
 WORKER = "worker"
 
@@ -212,6 +215,17 @@ class NestSchedule:
         with self.e.hoisted(reduce):
             self.e.remember(reduce, VectorReduction(self, reduce, width).emit())
 
+    def streams(self, reduce: Reduce) -> list[Load]:
+        """The loads of a reduction that read more than the second-level cache holds, once."""
+        found = []
+        iters = (*self.nest.iters, *reduce.iters)
+        for node in walk(reduce.body):
+            if isinstance(node, Load) and isinstance(node.index[0], Dim) and len(node.index) == 1:
+                moved = [it.extent for it in iters if it.name in symbols_of(node.index[0])]
+                if estimate(product(moved), self.hints) * node.dtype.bytes > self.target.l2:
+                    found.append(node)
+        return found
+
     def _vectorises(self, reduce: Reduce) -> bool:
         if reduce.kind in POSITIONS or not reduce.iters:
             return False
@@ -242,6 +256,7 @@ class VectorReduction:
         self.width = min(width, power_above(extent)) if isinstance(extent, int) else width
         unrolled = floordiv(extent, self.width * schedule.accumulators)
         self.accumulators = 1 if unrolled == 0 else schedule.accumulators
+        self.streams = schedule.streams(reduce)
 
     def emit(self) -> Value:
         e, reduce = self.e, self.reduce
@@ -278,6 +293,7 @@ class VectorReduction:
                 e.loop(last, 0, unrolled, block, carried) as (values, following),
                 e.vectorised(whole),
             ):
+                self._prefetch(block)
                 following.extend(e.combine_copies(self.reduce, self._copies(last), values))
             carried = values
         if full != unrolled:
@@ -285,6 +301,16 @@ class VectorReduction:
         if full != last.extent:
             carried = self._tail(last, full, carried)
         return carried
+
+    def _prefetch(self, block: int) -> None:
+        """Read ahead what streams from beyond the caches: in the end the next row's first part."""
+        for load in self.streams:
+            address = load.index[0]
+            assert isinstance(address, Dim)
+            line = PREFETCH_LINE // load.dtype.bytes
+            for at in range(0, block, line):
+                ahead = address + PREFETCH_AHEAD // load.dtype.bytes + at
+                self.e.b.prefetch(self.e.buffers[load.value], self.e.index(ahead))
 
     def _copies(self, last: Iter) -> list[dict[str, Value]]:
         base = self.e.index(last.dim)

@@ -14,6 +14,7 @@ from tfc.compiler.cost.machine import machine_of
 from tfc.compiler.lower import (
     contract,
     contract_blocked,
+    contract_stream,
     fast,
     margins,
     narrow,
@@ -27,6 +28,7 @@ from tfc.compiler.lower.compose import Nest, Output
 from tfc.compiler.lower.contract_blocked import BlockedSchedule
 from tfc.compiler.lower.contract_kernel import ContractionSchedule, Dots
 from tfc.compiler.lower.contract_sides import Factor
+from tfc.compiler.lower.contract_stream import StreamSchedule
 from tfc.compiler.lower.data import Array
 from tfc.compiler.lower.emitter import Emitter
 from tfc.compiler.lower.group import Band, Step
@@ -77,10 +79,9 @@ class Products:
         place = self.storage.place(right)
         fixed = self._is_fixed(c)
         candidates = contract.tiles(c, self.target, self.hints)
-        if fixed:
-            step = self._by_words(name, c) or self._algorithm(name, c, place, candidates[0].cycles)
-            if step is not None:
-                return [step]
+        step = self._other(name, c, place, candidates[0].cycles)
+        if step is not None:
+            return [step]
         tile = self.chooser.choose("tile", candidates)
         places: dict[Value, Place] = {}
         steps: list[Step] = []
@@ -152,6 +153,31 @@ class Products:
             return True
         in_place = contract.is_contiguous(c) or contract.repays(c, self.hints)
         return in_place and c.right.blocks is None
+
+    def _other(
+        self, name: str, c: contract.Contraction, place: Place, direct: float
+    ) -> Step | None:
+        """The step that computes a contraction otherwise than by register tiles, if there is one.
+
+        direct: cycles of the register-blocked kernel.
+        """
+        if self._is_fixed(c):
+            return self._by_words(name, c) or self._algorithm(name, c, place, direct)
+        return self._stream(name, contract.collapse_reduced(c))
+
+    def _stream(self, name: str, c: contract.Contraction) -> Step | None:
+        """The step of one row times a matrix that streams through."""
+        if not contract_stream.matches(c, self.target):
+            return None
+        size = contract_stream.chunk_of(c, self.target.lanes(F32)) * symbol(THREADS)
+        sums, place = scratch_buffer("sums", size)
+
+        def schedule(e: Emitter) -> None:
+            StreamSchedule(e, c, sums, self.target, self.hints).emit()
+
+        reads = reads_of(c.nest)
+        written = [*(output.value for output in c.nest.outputs), sums]
+        return self.maker.function(name, reads, written, {sums: place}, [schedule], (c, sums))
 
     def _is_fixed(self, c: contract.Contraction) -> bool:
         """Whether all of the right side is known now."""

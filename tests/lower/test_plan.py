@@ -111,3 +111,11 @@ def test_work_of_unknown_size_is_split_on_a_condition() -> None:
     program = _program(*BIG["symbolic"])
     (op,) = (op for op in ops_of(program.functions.values()) if op.name == "parallel")
     assert len(op.operands) == 2
+
+
+@pytest.mark.parametrize(("rows", "streams"), [(512, True), (16, False)])
+def test_sums_of_more_than_the_cache_holds_read_ahead(rows: int, streams: bool) -> None:
+    program = _program(
+        tensors((rows, 4096)), lambda b, x: b.reduce_sum(x, axes=(1,), keepdims=False)
+    )
+    assert any(op.name == "prefetch" for op in ops_of(program.functions.values())) == streams
