@@ -19,7 +19,7 @@ from tfc.ir.core import Module, ops_of
 from tfc.ir.errors import CompileError, UsageError, VerifyError
 from tfc.ir.text.printer import print_module
 from tfc.ir.types import F32, DType
-from tfc.ir.verify import verify
+from tfc.ir.verify import Seen, verify
 
 
 @dataclass(eq=False)
@@ -142,11 +142,12 @@ class _Watch:
         self.context = context
         self.number = 0
         self.dumped: Path | None = None
+        self._seen = Seen()
         self.text = ""
 
     def start(self) -> None:
         if self.context.verify:
-            verify(self.module)
+            verify(self.module, seen=self._seen)
         if self.context.print_after_change:
             self.text = print_module(self.module)
         self._dump("input")
@@ -164,7 +165,7 @@ class _Watch:
 
     def _verify(self, name: str) -> None:
         try:
-            verify(self.module, name)
+            verify(self.module, name, self._seen)
         except VerifyError as error:
             if self.dumped is None:
                 raise

@@ -5,8 +5,9 @@ The algebra of single dims is in `ir.dims`.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -62,21 +63,21 @@ def _fields_with_dims(kind: type) -> tuple[str, ...]:
 
 def with_symbols(value: Any, values: Mapping[str, DimLike]) -> Any:
     """Return an attribute value, type or dataclass with symbols replaced; itself where none is."""
+    if isinstance(value, _DIMLESS):
+        return value
     if isinstance(value, Dim):
         return substitute(value, values)
     if isinstance(value, tuple):
-        items = tuple(with_symbols(item, values) for item in value)
-        changed = any(new is not old for new, old in zip(items, value, strict=True))
-        return items if changed else value
-    if is_dataclass(value) and not isinstance(value, type):
-        changes = {}
-        for field in fields(value):
-            old = getattr(value, field.name)
-            new = with_symbols(old, values)
-            if new is not old:
-                changes[field.name] = new
-        return replace(value, **changes) if changes else value
-    return value
+        items = tuple([with_symbols(item, values) for item in value])
+        return value if all(map(operator.is_, items, value)) else items
+    changes = {}
+    kind: Any = type(value)
+    for name in _fields_with_dims(kind):
+        old = getattr(value, name)
+        new = with_symbols(old, values)
+        if new is not old:
+            changes[name] = new
+    return replace(value, **changes) if changes else value
 
 
 def type_symbols(type: Type) -> set[str]:

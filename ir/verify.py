@@ -5,6 +5,7 @@ Here are the graph level's rules; those of the loop level are in `ir.loop.verify
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 
 from tfc.ir.core import Function, Module, Op, Value
@@ -12,18 +13,25 @@ from tfc.ir.inplace import IN_PLACE, faults
 from tfc.ir.loop.verify import verify_loop
 from tfc.ir.opdef import OPS, OpDef, TypeRefusal
 from tfc.ir.structure import Checker
-from tfc.ir.types import TensorType, Type
+from tfc.ir.types import Encoding, TensorType, Type
 
 # The symbol that the loop level has of its own: the number of workers.
 RESERVED_SYMBOL = "threads"
 
 
-def verify(module: Module, after: str = "") -> None:
-    """Check every invariant. Raises VerifyError; `after` names the pass that ran last."""
+class Seen(dict[Op, tuple[Sequence[Type], object, Sequence[Type]]]):
+    """What was found right: by op its operands' types, its attributes, its results' types."""
+
+
+def verify(module: Module, after: str = "", seen: Seen | None = None) -> None:
+    """Check every invariant. Raises VerifyError; `after` names the pass that ran last.
+
+    seen: of the same module before; ops that are as they were need no inference again.
+    """
     if module.level == "loop":
         verify_loop(module, after)
         return
-    checker = GraphChecker(module, after)
+    checker = GraphChecker(module, after, Seen() if seen is None else seen)
     if module.level != "graph":
         checker.fail(f"unknown level {module.level!r}")
     if "main" not in module.functions:
@@ -36,6 +44,10 @@ def verify(module: Module, after: str = "") -> None:
 
 class GraphChecker(Checker):
     """The rules of the graph level."""
+
+    def __init__(self, module: Module, after: str, seen: Seen) -> None:
+        super().__init__(module, after)
+        self._seen = seen
 
     def graph_function(self, function: Function) -> None:
         name = function.name
@@ -70,24 +82,40 @@ class GraphChecker(Checker):
         return op.defn is OPS.get("fused")
 
     def check_op(self, op: Op) -> None:
+        for value in op.results:
+            if value.encoding is not None:
+                self._encoding(value, value.encoding, op)
+        given = [value.type for value in op.operands]
+        found = [value.type for value in op.results]
+        if self._is_as_seen(op, given, found):
+            return
+        self._check(op, given, found)
+        if not op.regions:
+            self._seen[op] = given, op.attrs, found
+
+    def _is_as_seen(self, op: Op, given: Sequence[Type], found: Sequence[Type]) -> bool:
+        """Whether types and attributes are the very objects that were right before."""
+        if op not in self._seen:
+            return False
+        operands, attrs, results = self._seen[op]
+        return attrs is op.attrs and _same(operands, given) and _same(results, found)
+
+    def _check(self, op: Op, given: Sequence[Type], found: Sequence[Type]) -> None:
         defn = op.defn
         if OPS.get(defn.name) is not defn or not isinstance(defn, OpDef):
             self.fail("is not an op of the graph level", op)
-        types = [value.type for value in op.operands if isinstance(value.type, TensorType)]
-        if len(types) != len(op.operands):
+        types = [type for type in given if isinstance(type, TensorType)]
+        if len(types) != len(given):
             self.fail("takes tensors only", op)
         if len(op.regions) != defn.regions:
             self.fail(f"has {len(op.regions)} regions, not {defn.regions}", op)
         if not isinstance(op.attrs, defn.attrs):
             self.fail(f"has attributes {op.attrs!r}", op)
-        for value in op.results:
-            self._encoding(value, op)
         if self.isolated(op):
             self._fused(op)
             return
-        found = tuple(value.type for value in op.results)
         wanted = self._inferred(op, defn, types)
-        if found != wanted:
+        if tuple(found) != wanted:
             self.fail(f"has results {_list(found)}, inference says {_list(wanted)}", op)
 
     def _inferred(self, op: Op, defn: OpDef, types: list[TensorType]) -> tuple[TensorType, ...]:
@@ -110,14 +138,15 @@ class GraphChecker(Checker):
         if handed != results:
             self.fail(f"results {_list(results)}, but the region yields {_list(handed)}", op)
 
-    def _encoding(self, value: Value, op: Op) -> None:
-        encoding = value.encoding
-        if encoding is None:
-            return
+    def _encoding(self, value: Value, encoding: Encoding, op: Op) -> None:
         assert isinstance(value.type, TensorType)
         rank = value.type.rank
         if sorted(encoding.perm) != list(range(rank)):
             self.fail(f"perm {list(encoding.perm)} does not order {rank} axes", op)
+
+
+def _same(before: Sequence[Type], now: Sequence[Type]) -> bool:
+    return len(before) == len(now) and all(map(operator.is_, before, now))
 
 
 def _in_order(perm: tuple[int, ...]) -> bool:

@@ -12,6 +12,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+import numpy as np
+
 from tfc.ir.body import Apply, Guard, Iter, Keep, Load, Lookup, Number, Position, Reduce
 from tfc.ir.core import Block, Function, Value
 from tfc.ir.dims import Dim
@@ -101,4 +103,7 @@ def _attributes(attrs: Any) -> Hashable:
     """Tell numbers apart that are equal but not the same: zeros of either sign."""
     if isinstance(attrs, ConstAttrs):
         return repr(attrs.value), attrs.dtype, attrs.lanes
-    return repr(attrs) if isinstance(attrs, TableAttrs) else attrs
+    if isinstance(attrs, TableAttrs) and attrs.dtype.is_float:
+        return np.array(attrs.values.values).tobytes(), attrs.dtype
+    found: Hashable = attrs
+    return found

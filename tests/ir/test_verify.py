@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from tfc.ir.errors import VerifyError
 from tfc.ir.location import Location
 from tfc.ir.opdef import OPS, Kind, NoAttrs, OpDef
 from tfc.ir.types import F32, Encoding, ScalarType, TensorType
-from tfc.ir.verify import verify
+from tfc.ir.verify import Seen, verify
 
 BODY = """
   %a = relu(%x) : f32[2]
@@ -164,6 +165,32 @@ def test_fault_is_found(spoil: Callable[[Module], None], message: str) -> None:
     spoil(module)
     with pytest.raises(VerifyError, match=message):
         verify(module)
+    module, seen = graph(BODY), Seen()
+    verify(module, seen=seen)
+    spoil(module)
+    with pytest.raises(VerifyError, match=message):
+        verify(module, seen=seen)
+
+
+def test_an_op_that_is_as_it_was_is_not_inferred_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    inferred: list[str] = []
+    check = OpDef.check
+
+    def noted(defn: OpDef, *args: Any) -> Any:
+        inferred.append(defn.name)
+        return check(defn, *args)
+
+    monkeypatch.setattr(OpDef, "check", noted)
+    module, seen = graph(BODY), Seen()
+    verify(module, seen=seen)
+    assert "relu" in inferred
+    inferred.clear()
+    verify(module, seen=seen)
+    assert inferred == []
+    relu = find(module, "relu")
+    relu.result.type = TensorType(F32, (2,))
+    verify(module, seen=seen)
+    assert inferred == ["relu", "add"]
 
 
 def test_undeclared_symbols_in_types_and_attributes_are_found() -> None:
