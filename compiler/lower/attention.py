@@ -32,7 +32,7 @@ from tfc.ir.body import (
 from tfc.ir.core import Block, Op, Value
 from tfc.ir.dims import DimLike, coefficient, symbol
 from tfc.ir.opdef import Kind, OpDef, Trait
-from tfc.ir.types import I64, DType, TensorType
+from tfc.ir.types import BF16, F32, I64, DType, TensorType
 
 # The name of the position where the current row of scores starts.
 ROW = "scores.a"
@@ -88,6 +88,14 @@ class Attention:
     @property
     def dtype(self) -> DType:
         return self.total.dtype
+
+    @property
+    def share(self) -> Expr:
+        """An element of the second product's left side, not yet divided by the divisor."""
+        if self.divisor is None:
+            return self.weight
+        assert isinstance(self.weight, Apply)
+        return self.weight.args[0]
 
     @property
     def rows(self) -> DimLike:
@@ -286,9 +294,19 @@ def _step(address: DimLike, it: Iter, hints: Mapping[str, int]) -> int:
 
 
 def divisor_of(weight: Expr, scratch: Value, key: Iter) -> Expr | None:
-    """The number that a row of scratch memory is only divided by to be weights."""
-    if not isinstance(weight, Apply) or weight.name != "div":
-        return None
-    dividend, divisor = weight.args
-    whole = isinstance(dividend, Load) and dividend.value is scratch
-    return divisor if whole and key.name not in Names().free(divisor) else None
+    """The number that a row of scratch memory, rounded or not, is only divided by to be weights."""
+    match weight:
+        case Apply("div", (dividend, divisor)) if key.name not in Names().free(divisor):
+            rounded = narrow_side(dividend)
+            if isinstance(rounded, Apply) and rounded.name == "cast":
+                (dividend,) = rounded.args
+            return divisor if isinstance(dividend, Load) and dividend.value is scratch else None
+    return None
+
+
+def narrow_side(side: Expr) -> Expr | None:
+    """What a side of a product is before it is widened from bf16, None where it is not."""
+    match side:
+        case Apply("cast", (narrow,)) if side.dtype == F32 and narrow.dtype == BF16:
+            return narrow
+    return None

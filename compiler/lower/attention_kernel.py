@@ -21,11 +21,11 @@ from tfc.compiler.lower.contract_kernel import multiply_add
 from tfc.compiler.lower.emitter import Emitter, Lane
 from tfc.compiler.lower.nest import WORKER, NestSchedule, parallel_loops
 from tfc.compiler.lower.plan import Plan as NestPlan
+from tfc.compiler.lower.squares import summed, transposed
 from tfc.compiler.target import Target
 from tfc.ir.body import Apply, Expr, Iter, Load, Reduce, substitute_dims
 from tfc.ir.core import Value
 from tfc.ir.dims import Dim, DimLike, bounds, ceildiv, floordiv, minimum, substitute, symbol
-from tfc.ir.loop.build import LoopBuilder
 from tfc.ir.ops.control import MODERATE
 from tfc.ir.types import BOOL, BufferType, VectorType
 
@@ -37,12 +37,20 @@ ROW_CYCLES = 20
 class Memory:
     """Scratch memory as graph values, a part for each worker.
 
-    keys: None where they are not packed; queries: None where they are not copied.
+    keys: None where they are not packed; queries: None where they are not copied. weights,
+    values: of bf16, for a second product of `dot`.
     """
 
     keys: Value | None
     scores: Value
     queries: Value | None
+    weights: Value | None = None
+    values: Value | None = None
+
+    @property
+    def every(self) -> list[Value]:
+        parts = (self.keys, self.scores, self.queries, self.weights, self.values)
+        return [value for value in parts if value is not None]
 
 
 class AttentionSchedule:
@@ -83,8 +91,8 @@ class AttentionSchedule:
             if self.plan.unit:
                 self._look(first, last)
             if self.plan.packed:
-                with self._seen(last - 1), self.e.loop(self.panel, 0, self.seen_panels):
-                    self._pack()
+                with self._seen(last - 1):
+                    self._pack_all()
             with self.e.loop(self.tile, first, last), self._seen(self.tile.dim):
                 self._tile()
 
@@ -129,8 +137,10 @@ class AttentionSchedule:
     def _largest(self, element: Expr, outer: Iter, inner: Iter) -> Value:
         """The greatest absolute value of some elements, or NaN."""
         iters = (outer, inner) if runs_along(element, inner) else (inner, outer)
-        size = Apply("abs", (element,), element.dtype)
-        reduce = Reduce("max", iters, size, element.dtype)
+        dtype = self.a.dtype
+        if element.dtype != dtype:
+            element = Apply("cast", (element,), dtype)
+        reduce = Reduce("max", iters, Apply("abs", (element,), dtype), dtype)
         self._nest(Nest((), ()), NestPlan((), (), None, 1)).reduce_along(reduce)
         return self.e.eval(reduce)
 
@@ -194,6 +204,11 @@ class AttentionSchedule:
             yield
 
     # -- keys -----------------------------------------------------------------------------------
+
+    def _pack_all(self) -> None:
+        """Pack what the tiles of a task read."""
+        with self.e.loop(self.panel, 0, self.seen_panels):
+            self._pack()
 
     def _pack(self) -> None:
         """Pack one panel of keys; those past the end are the last one again, or zero."""
@@ -303,17 +318,28 @@ class AttentionSchedule:
         queries = [self._query(line) for line in range(plan.rows)]
         zero = self.b.const(0, VectorType(self.a.dtype, lanes))
         step = Iter("depth.a", plan.depth)
-        with self.e.loop(step, carried=[zero] * (plan.rows * VECTORS)) as (totals, following):
+        start = [zero] * (plan.rows * VECTORS)
+        with self.e.loop(step, 0, plan.depth, plan.step, start) as (totals, following):
             row = [
-                self.b.vload(keys, [self.e.index(self._key_at(step.dim) + i * lanes)], lanes)
-                for i in range(VECTORS)
+                self.b.vload(keys, [self.e.index(self._key_at(step.dim) + at)], lanes * plan.step)
+                for at in range(0, plan.block * plan.step, lanes * plan.step)
             ]
-            column = [self.b.load(query, self.e.index(step.dim)) for query in queries]
-            following.extend(multiply_add(self.b, column, row, list(totals)))
+            column = [self._step_of(query, step.dim) for query in queries]
+            following.extend(self._added(column, row, list(totals)))
         for i, total in enumerate(totals):
             line, vector = divmod(i, VECTORS)
             at = self._score_at(line) + self.panel.dim * plan.block + vector * lanes
             self.b.vstore(total, self.e.buffers[self.memory.scores], [self.e.index(at)])
+
+    def _step_of(self, row: Value, at: DimLike) -> Value:
+        """What one step of a product takes of a row."""
+        return self.b.load(row, self.e.index(at))
+
+    def _added(
+        self, column: Sequence[Value], row: Sequence[Value], totals: Sequence[Value]
+    ) -> list[Value]:
+        """One step of a product: its terms added to the totals."""
+        return multiply_add(self.b, column, row, totals)
 
     def _multiply_in_place(self, turn: Iter) -> None:
         """The scores of one query and as many keys as lanes: products along the depth."""
@@ -349,14 +375,17 @@ class AttentionSchedule:
     def _weigh(self) -> None:
         """Make weights of a row of scores; or all but the quotient, whose divisor is kept."""
         key, scratch = Iter(self.a.key.name, self.plan.seen), self.a.scratch
-        start = symbol(ROW)
-        if self.a.divisor is None:
-            output = Output(scratch, start + key.dim, self.a.weight)
-            plan = NestPlan((), (key,), key, self.plan.lanes)
-            self._nest(Nest((key,), (output,)), plan).row()
-        else:
-            output = Output(scratch, start + self.plan.divisor_at, self.a.divisor)
+        if self.a.divisor is not None:
+            output = Output(scratch, symbol(ROW) + self.plan.divisor_at, self.a.divisor)
             self._nest(Nest((), (output,)), NestPlan((), (), None, 1)).row()
+        share = self._share()
+        if not isinstance(share.expr, Load):
+            plan = NestPlan((), (key,), key, self.plan.lanes)
+            self._nest(Nest((key,), (share,)), plan).row()
+
+    def _share(self) -> Output:
+        """Where weights of a row, without the quotient, are put for the second product."""
+        return Output(self.a.scratch, symbol(ROW) + self.a.key.dim, self.a.share)
 
     # -- values ---------------------------------------------------------------------------------
 
@@ -365,11 +394,12 @@ class AttentionSchedule:
         plan = self.plan
         lines = [part.dim * plan.part + i for i in range(plan.part)]
         rows = [self._view(self.memory.scores, self._score_at(line)) for line in lines]
+        shares = [self._shares(line) for line in lines]
         columns = [self._column(strip, vector) for vector in range(plan.vectors)]
         zero = self.b.const(0, VectorType(self.a.dtype, plan.width))
         size = plan.part * plan.vectors
         sets = cost.sets(machine_of(self.target), size)
-        totals = self._steps(rows, columns, [zero] * (size * sets), sets)
+        totals = self._steps(shares, columns, [zero] * (size * sets), sets)
         while len(totals) > size:
             half = len(totals) // 2
             totals = [self.b.add(totals[i], totals[half + i]) for i in range(half)]
@@ -383,6 +413,10 @@ class AttentionSchedule:
                     if divisors:
                         total = self.b.div(total, self.b.splat(divisors[i], plan.width))
                     self._finish(column, total)
+
+    def _shares(self, line: DimLike) -> Value:
+        """A view that starts with a line's weights."""
+        return self._view(self.memory.scores, self._score_at(line))
 
     def _divisor(self, row: Value) -> Value:
         """What the sums are divided by; without keys they are zero, and there is no weight."""
@@ -405,7 +439,7 @@ class AttentionSchedule:
         self, rows: Sequence[Value], columns: Sequence[Value], zeros: list[Value], sets: int
     ) -> list[Value]:
         """Sum over the keys, with `sets` of accumulators in turns."""
-        it = Iter(self.a.summed.name, self.plan.seen)
+        it = Iter(self.a.summed.name, ceildiv(self.plan.seen, self.plan.step))
         size = len(zeros) // sets
         full = floordiv(it.extent, sets) * sets
         with self.e.loop(it, 0, full, sets, zeros) as (values, following):
@@ -424,13 +458,13 @@ class AttentionSchedule:
     def _step(
         self, rows: Sequence[Value], columns: Sequence[Value], totals: Sequence[Value]
     ) -> list[Value]:
-        at = self.e.index(self.a.summed.dim)
-        weights = [self.b.load(row, at) for row in rows]
-        values = []
-        for column in columns:
-            with self._at_column(column):
-                values.append(self.e.eval_wide(self.a.values))
-        return multiply_add(self.b, weights, values, totals)
+        weights = [self._step_of(row, self.a.summed.dim * self.plan.step) for row in rows]
+        return self._added(weights, [self._values(column) for column in columns], totals)
+
+    def _values(self, column: Value) -> Value:
+        """What one step of the second product takes of the values, from a column on."""
+        with self._at_column(column):
+            return self.e.eval_wide(self.a.values)
 
     @contextmanager
     def _at_column(self, column: Value) -> Iterator[None]:
@@ -444,30 +478,3 @@ class AttentionSchedule:
         with self._at_column(column):
             self.e.remember(self.a.total, total)
             self.e.store(output.value, (output.address,), self.e.eval_wide(output.expr))
-
-
-def transposed(b: LoopBuilder, rows: Sequence[Value]) -> list[Value]:
-    """The columns of a square of as many vectors as each has lanes, a power of two."""
-    half = len(rows) // 2
-    found = list(rows)
-    for _ in range(len(rows).bit_length() - 1):
-        pairs = [(found[i], found[half + i]) for i in range(half)]
-        found = [vector for x, y in pairs for vector in _zipped(b, x, y)]
-    return found
-
-
-def summed(b: LoopBuilder, rows: Sequence[Value]) -> Value:
-    """The vector of the sums over each of as many vectors as each has lanes, a power of two."""
-    found = list(rows)
-    while len(found) > 1:
-        half = len(found) // 2
-        found = [b.add(*_zipped(b, found[i], found[half + i])) for i in range(half)]
-    return found[0]
-
-
-def _zipped(b: LoopBuilder, x: Value, y: Value) -> tuple[Value, Value]:
-    """The lanes of x and y in turn: of their lower halves, and of their upper ones."""
-    assert isinstance(x.type, VectorType)
-    lanes = x.type.lanes
-    order = [lane for i in range(lanes) for lane in (i, lanes + i)]
-    return b.shuffle(x, y, order[:lanes]), b.shuffle(x, y, order[lanes:])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from tfc.compiler.cost.expression import estimate
-from tfc.compiler.lower.attention import Attention, divisor_of
+from tfc.compiler.lower.attention import Attention, divisor_of, narrow_side
 from tfc.compiler.lower.decay import with_decays
 from tfc.compiler.target import Target
 from tfc.ir.body import Expr, Iter, Load, Reduce, loads, rewrite, walk
@@ -22,9 +22,12 @@ from tfc.ir.dims import (
     substitute,
     symbol,
 )
+from tfc.ir.types import BF16
 
 VECTORS = 2
 MAX_VECTORS = 8
+# Steps of a `dot` of bf16.
+PAIR = 2
 # In a tile, how many keys its rows need, in units of them.
 SEEN = "seen.a"
 # Fewer rows than this are multiplied by keys where they lie.
@@ -45,8 +48,8 @@ class Plan:
     packed: keys are packed into panels of VECTORS vectors first, else multiplied where they lie.
     along: vectors of keys run along the depth, and are transposed when packed. width: lanes of
     the result's vectors; vectors, part: the register tile of the second product in columns and
-    rows. unit: by how many keys the number of those that a tile needs is rounded up, 0 where it
-    needs all.
+    rows. dots: both products are of bf16, two steps at a time. unit: by how many keys the number
+    of those that a tile needs is rounded up, 0 where it needs all.
     """
 
     attention: Attention
@@ -59,6 +62,7 @@ class Plan:
     width: int
     vectors: int
     part: int
+    dots: bool
     unit: int
 
     @property
@@ -78,6 +82,11 @@ class Plan:
     def block(self) -> int:
         """Keys of a panel."""
         return VECTORS * self.lanes
+
+    @property
+    def step(self) -> int:
+        """Terms of a sum that one multiplication takes."""
+        return PAIR if self.dots else 1
 
     @property
     def depth(self) -> int:
@@ -127,6 +136,21 @@ class Plan:
         return self.pitch * self.rows
 
     @property
+    def pairs(self) -> DimLike:
+        """Pairs of keys."""
+        return ceildiv(self.attention.key.extent, PAIR)
+
+    @property
+    def weight_pitch(self) -> DimLike:
+        """Elements between rows of weights of bf16, behind which there may be one more."""
+        return self.pairs * PAIR + GAP_BYTES // BF16.bytes
+
+    @property
+    def value_size(self) -> DimLike:
+        """Elements of packed values."""
+        return self.pairs * PAIR * self.columns
+
+    @property
     def query_size(self) -> int:
         lines = -(-self.rows * self.depth * self.attention.dtype.bytes // GAP_BYTES)
         return lines * GAP_BYTES // self.attention.dtype.bytes
@@ -142,14 +166,16 @@ def make_plan(a: Attention, target: Target, hints: Mapping[str, int]) -> Plan | 
     if not isinstance(a.depth.extent, int) or not isinstance(a.column.extent, int):
         return None
     lanes = target.lanes(a.dtype)
+    a, dots = _with_dots(a, target, max(estimate(a.rows, hints), 1))
     registers = target.vector_registers
     count = max(estimate(a.rows, hints), 1)
     along = runs_along(a.right, a.depth)
     direct = isinstance(a.left, Load) and runs_along(a.left, a.depth)
     packed = count >= LEAST_ROWS or not along
     rows = _tile_rows(count, (registers - VECTORS - 1) // VECTORS)
-    width = min(lanes, 1 << (a.column.extent - 1).bit_length())
-    vectors, part = _second_tile(-(-a.column.extent // width), rows, registers)
+    columns = _extent(a.column)
+    width = min(lanes, 1 << (columns - 1).bit_length())
+    vectors, part = _second_tile(-(-columns // width), rows, registers)
     tiles = _tiles_of_task(a, rows, count, hints)
     weight = with_decays(a.weight, a.scratch)
     if weight is not a.weight:
@@ -157,8 +183,21 @@ def make_plan(a: Attention, target: Target, hints: Mapping[str, int]) -> Plan | 
     unit = 0
     if a.limit is not None and packed and _reduces_keys(a):
         unit = lanes if a.key.extent % lanes == 0 else 1
-    plan = Plan(a, lanes, rows, tiles, direct, packed, along, width, vectors, part, unit)
+    plan = Plan(a, lanes, rows, tiles, direct, packed, along, width, vectors, part, dots, unit)
     return replace(plan, attention=_up_to(a, plan.seen)) if unit else plan
+
+
+def _with_dots(a: Attention, target: Target, count: int) -> tuple[Attention, bool]:
+    """The attention with sides of bf16 where both products can be of `dot`, else as it is."""
+    narrow = [narrow_side(side) for side in (a.left, a.right, a.share, a.values)]
+    left, right, share, values = narrow
+    if left is None or right is None or share is None or values is None or count < LEAST_ROWS:
+        return a, False
+    lanes = target.lanes(a.dtype)
+    fits = _extent(a.depth) % PAIR == 0 and _extent(a.column) >= lanes
+    if not fits or not target.has_dot(BF16, lanes):
+        return a, False
+    return replace(a, left=left, right=right, values=values), True
 
 
 def _reduces_keys(a: Attention) -> bool:

@@ -13,6 +13,7 @@ from tfc.compiler.lower import (
     staging,
 )
 from tfc.compiler.lower.arguments import overlap, reads_of, scratch_buffer, view_type
+from tfc.compiler.lower.attention_dots import DotAttentionSchedule
 from tfc.compiler.lower.attention_kernel import AttentionSchedule
 from tfc.compiler.lower.attention_kernel import Memory as AttentionMemory
 from tfc.compiler.lower.attention_plan import make_plan as plan_attention
@@ -47,7 +48,7 @@ from tfc.ir.loop.kernel import write_kernel
 from tfc.ir.loop.nodes import ALIASED
 from tfc.ir.loop.verify import THREADS
 from tfc.ir.opdef import Trait
-from tfc.ir.types import TensorType, row_major
+from tfc.ir.types import BF16, TensorType, row_major
 
 
 class KernelBuilder:
@@ -139,19 +140,35 @@ class KernelBuilder:
         if plan is None:
             return None
         workers = symbol(THREADS)
-        keys, keys_at = scratch_buffer("keys", plan.key_size * workers, found.dtype)
-        queries, queries_at = scratch_buffer("queries", plan.query_size * workers, found.dtype)
+        dtype = BF16 if plan.dots else found.dtype
+        keys, keys_at = scratch_buffer("keys", plan.key_size * workers, dtype)
+        queries, queries_at = scratch_buffer("queries", plan.query_size * workers, dtype)
+        weights, weights_at = scratch_buffer(
+            "weights", plan.weight_pitch * plan.rows * workers, dtype
+        )
+        values, values_at = scratch_buffer("values", plan.value_size * workers, dtype)
         scores = Place(Root(RootKind.TEMP, found.scratch, plan.score_size * workers), 0, (1,))
         memory = AttentionMemory(
-            keys if plan.packed else None, found.scratch, None if plan.direct else queries
+            keys if plan.packed else None,
+            found.scratch,
+            None if plan.direct else queries,
+            weights if plan.dots else None,
+            values if plan.dots else None,
         )
-        own = [v for v in (memory.keys, memory.scores, memory.queries) if v is not None]
+        kind = DotAttentionSchedule if plan.dots else AttentionSchedule
 
         def schedule(e: Emitter) -> None:
-            AttentionSchedule(e, plan, memory, self.target, self.hints).emit()
+            kind(e, plan, memory, self.target, self.hints).emit()
 
         reads = [value for value in reads_of(found.nest) if value is not found.scratch]
-        places = {keys: keys_at, queries: queries_at, found.scratch: scores}
+        places = {
+            keys: keys_at,
+            queries: queries_at,
+            found.scratch: scores,
+            weights: weights_at,
+            values: values_at,
+        }
+        own = memory.every
         return [self.maker.function(group.name, reads, [outside, *own], places, [schedule])]
 
     @staticmethod
