@@ -59,9 +59,14 @@ class Value:
 
 
 class Op:
-    """One operation: a definition, operands, frozen attributes, regions and results."""
+    """One operation: a definition, operands, frozen attributes, regions and results.
 
-    __slots__ = ("_operands", "attrs", "block", "defn", "loc", "next", "prev", "regions", "results")
+    Operands and attributes are for reading: `set_operand` and its like change them.
+    """
+
+    __slots__ = (
+        "attrs", "block", "defn", "loc", "name", "next", "operands", "prev", "regions", "results",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -73,7 +78,8 @@ class Op:
         loc: Location = UNKNOWN,
     ) -> None:
         self.defn = defn
-        self._operands = list(operands)
+        self.name = defn.name
+        self.operands = tuple(operands)
         self.attrs = attrs
         self.loc = loc
         self.block: Block | None = None
@@ -81,7 +87,7 @@ class Op:
         self.next: Op | None = None
         self.results = tuple([Value(type, self, i) for i, type in enumerate(result_types)])
         self.regions = tuple(regions)
-        for position, value in enumerate(self._operands):
+        for position, value in enumerate(self.operands):
             value.uses[self, position] = None
         for region in self.regions:
             region.parent = self
@@ -90,30 +96,24 @@ class Op:
         return f"<Op {self.name}>"
 
     @property
-    def name(self) -> str:
-        return self.defn.name
-
-    @property
-    def operands(self) -> tuple[Value, ...]:
-        return tuple(self._operands)
-
-    @property
     def result(self) -> Value:
         """The only result of an op that has one."""
         (value,) = self.results
         return value
 
     def set_operand(self, position: int, value: Value) -> None:
-        del self._operands[position].uses[self, position]
-        self._operands[position] = value
+        operands = list(self.operands)
+        del operands[position].uses[self, position]
+        operands[position] = value
+        self.operands = tuple(operands)
         value.uses[self, position] = None
 
     def set_operands(self, values: Sequence[Value]) -> None:
         """Replace the whole operand list."""
-        for position, value in enumerate(self._operands):
+        for position, value in enumerate(self.operands):
             del value.uses[self, position]
-        self._operands = list(values)
-        for position, value in enumerate(self._operands):
+        self.operands = tuple(values)
+        for position, value in enumerate(self.operands):
             value.uses[self, position] = None
 
     def set_attrs(self, attrs: Any) -> None:
@@ -133,9 +133,9 @@ class Op:
             raise ValueError(f"erasing {self.name} while its results are used")
         for region in self.regions:
             region.clear()
-        for position, value in enumerate(self._operands):
+        for position, value in enumerate(self.operands):
             del value.uses[self, position]
-        self._operands = []
+        self.operands = ()
         if self.block is not None:
             self.block.unlink(self)
 

@@ -10,7 +10,7 @@ from typing import NoReturn
 from tfc.ir.core import Block, Element, Function, Module, Op, SymbolInfo, Value
 from tfc.ir.dims import symbols_of
 from tfc.ir.errors import VerifyError
-from tfc.ir.symbols import BIND, bound_by, dims_in, run_time_symbols, type_symbols
+from tfc.ir.symbols import BIND, bound_by, dims_in, may_have_dims, run_time_symbols, type_symbols
 from tfc.ir.text.lexer import is_symbol
 from tfc.ir.text.printer import Printer
 from tfc.ir.types import TensorType, Type
@@ -117,13 +117,14 @@ class Checker:
             if op.block is not block or op.prev is not previous:
                 self.fail("the links between ops are broken", op)
             self._op(op, visible)
-            if op.defn.name == BIND:
+            if op.name == BIND:
                 bound.append(op.attrs.symbol)
                 self.declared.add(op.attrs.symbol)
-            for i, result in enumerate(op.results):
-                if result.owner is not op or result.index != i:
-                    self.fail(f"result {i} says that it is another's", op)
-                self._define(result, visible, defined)
+            if op.results:
+                for i, result in enumerate(op.results):
+                    if result.owner is not op or result.index != i:
+                        self.fail(f"result {i} says that it is another's", op)
+                    self._define(result, visible, defined)
             previous = op
             count += 1
         if block.last is not previous or block.count != count:
@@ -161,17 +162,18 @@ class Checker:
             if (op, i) not in value.uses:
                 self.fail(f"operand {i} ({value!r}) does not list this use", op)
             counts[value] += 1
-        for dim in dims_in(op.attrs):
-            unknown = symbols_of(dim) - self.declared
-            if unknown:
-                self.fail(f"{dim} speaks of {self._undeclared(unknown)}", op)
+        if may_have_dims(op.attrs):
+            for dim in dims_in(op.attrs):
+                unknown = symbols_of(dim) - self.declared
+                if unknown:
+                    self.fail(f"{dim} speaks of {self._undeclared(unknown)}", op)
         if op.regions:
             inner: set[Value] = set() if self.isolated(op) else visible
             for region in op.regions:
                 if region.parent is not op:
                     self.fail("a region has another parent", op)
                 self._block(region, inner, "yield")
-        if op.next is not None and op.defn.name in ("return", "yield"):
+        if op.next is not None and op.name in ("return", "yield"):
             self.fail("stands in the middle of a block", op)
         self.check_op(op)
 

@@ -37,6 +37,12 @@ def dims_in(value: Any) -> list[Dim]:
     return found
 
 
+def may_have_dims(attrs: Any) -> bool:
+    """Whether a dataclass has fields in which dims may stand."""
+    kind: Any = type(attrs)
+    return bool(_fields_with_dims(kind))
+
+
 def _collect(value: Any, found: list[Dim]) -> None:
     if isinstance(value, _DIMLESS):
         return

@@ -56,6 +56,45 @@ class Scope:
     cache: dict[object, Value] = field(default_factory=dict)
 
 
+class _Opened:
+    """Puts a scope on top of others inside the with statement; a class, being entered so often."""
+
+    __slots__ = ("scope", "scopes")
+
+    def __init__(self, scopes: list[Scope], scope: Scope) -> None:
+        self.scopes = scopes
+        self.scope = scope
+
+    def __enter__(self) -> Scope:
+        self.scopes.append(self.scope)
+        return self.scope
+
+    def __exit__(self, *error: object) -> None:
+        self.scopes.pop()
+
+
+class _At:
+    """Hides the scopes inside that at `level` from an emitter, and appends to its block."""
+
+    __slots__ = ("block", "emitter", "hidden", "level")
+
+    def __init__(self, emitter: Emitter, level: int) -> None:
+        self.emitter = emitter
+        self.level = level
+
+    def __enter__(self) -> Scope:
+        scopes, builder = self.emitter.scopes, self.emitter.b
+        self.hidden = scopes[self.level + 1 :]
+        del scopes[self.level + 1 :]
+        scope = scopes[self.level]
+        self.block, builder.block = builder.block, scope.block
+        return scope
+
+    def __exit__(self, *error: object) -> None:
+        self.emitter.b.block = self.block
+        self.emitter.scopes.extend(self.hidden)
+
+
 @dataclass(frozen=True)
 class Lane:
     """The vectorised iterator: lane l stands for iteration `name` + l; mask hides a tail."""
@@ -94,15 +133,9 @@ class Emitter:
 
     # -- scopes ---------------------------------------------------------------------------------
 
-    @contextmanager
-    def scope(self, iters: Mapping[str, Value], conditional: bool = False) -> Iterator[Scope]:
+    def scope(self, iters: Mapping[str, Value], conditional: bool = False) -> _Opened:
         """Open a scope for the builder's current block."""
-        scope = Scope(self.b.block, dict(iters), conditional)
-        self.scopes.append(scope)
-        try:
-            yield scope
-        finally:
-            self.scopes.pop()
+        return _Opened(self.scopes, Scope(self.b.block, dict(iters), conditional))
 
     @contextmanager
     def loop(
@@ -145,17 +178,9 @@ class Emitter:
                 return level
         return 0
 
-    @contextmanager
-    def _at(self, level: int) -> Iterator[Scope]:
+    def _at(self, level: int) -> _At:
         """Emit into the scope at `level`, with the scopes inside it out of sight."""
-        hidden = self.scopes[level + 1 :]
-        del self.scopes[level + 1 :]
-        scope = self.scopes[level]
-        try:
-            with self.b.at(scope.block):
-                yield scope
-        finally:
-            self.scopes.extend(hidden)
+        return _At(self, level)
 
     # -- properties of expressions --------------------------------------------------------------
 

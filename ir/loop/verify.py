@@ -28,7 +28,7 @@ from tfc.ir.types import (
 )
 
 THREADS = "threads"
-PROGRAM_OPS = ("bind", "call", "check", "workspace", "constant")
+PROGRAM_OPS = frozenset(("bind", "call", "check", "workspace", "constant"))
 # What one machine has of tiles, and the size of each.
 MOST_TILES, TILE_ROWS, TILE_BYTES = 8, 16, 64
 REDUCTIONS = ("add", "mul", "min", "max", "and", "or")
@@ -128,10 +128,10 @@ class LoopChecker(Checker):
         self.declared.add(THREADS)
 
     def check_op(self, op: Op) -> None:
-        defn = op.defn
-        if LOOP_OPS.get(defn.name) is not defn or not isinstance(defn, LoopOp):
+        defn, name = op.defn, op.name
+        if LOOP_OPS.get(name) is not defn or not isinstance(defn, LoopOp):
             self.fail("is not an op of the loop level", op)
-        if defn.name in PROGRAM_OPS and not self.program:
+        if not self.program and name in PROGRAM_OPS:
             self.fail("stands in a kernel", op)
         if len(op.regions) != defn.regions:
             self.fail(f"has {len(op.regions)} regions, not {defn.regions}", op)
@@ -139,7 +139,7 @@ class LoopChecker(Checker):
             self.fail(f"has attributes {op.attrs!r}", op)
         found = tuple([value.type for value in op.results])
         wanted = self._inferred(op, defn)
-        rule = _RULES.get(defn.name)
+        rule = _RULES.get(name)
         if defn.regions != 2 and found != wanted:
             self.fail(f"has results {_list(found)}, its rule says {_list(wanted)}", op)
         if rule is not None:
