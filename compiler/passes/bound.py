@@ -5,10 +5,10 @@ Binds of symbols that nothing speaks of are erased by `dce`, which calls `drop_u
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 
 from tfc.compiler.evaluate import constant_array, is_constant
-from tfc.compiler.passes.replace_symbol import replace_symbol
+from tfc.compiler.passes.replace_symbol import replace_symbols
 from tfc.compiler.passman import PassContext
 from tfc.compiler.rewrite import blocks_of
 from tfc.ir.constants import ConstantStore
@@ -19,27 +19,39 @@ from tfc.ir.symbols import BIND, dims_in, run_time_symbols, type_symbols
 
 def bound(module: Module, context: PassContext) -> None:
     for function in module.functions.values():
-        if not run_time_symbols(function):
-            continue
-        for block in blocks_of(function.block):
-            _simplify_in(function, block, module.constants, context)
+        # A bound that speaks of a symbol may be another's where that is replaced.
+        while run_time_symbols(function) and _replace_known(function, module.constants, context):
+            pass
 
 
-def _simplify_in(
-    function: Function, block: Block, constants: ConstantStore, context: PassContext
-) -> None:
+def _replace_known(function: Function, constants: ConstantStore, context: PassContext) -> bool:
+    """Replace what is known now; whether anything was."""
+    found = {
+        op.attrs.symbol: (op, value)
+        for block in blocks_of(function.block)
+        for op, value in _known_in(block, constants)
+        if context.allows("bound")
+    }
+    done = replace_symbols(function, {name: value for name, (_, value) in found.items()})
+    for name in done:
+        found[name][0].erase()
+        context.count("bound")
+    return bool(done)
+
+
+def _known_in(block: Block, constants: ConstantStore) -> Iterator[tuple[Op, DimLike]]:
+    """The binds of a block whose number is known, or bound by one before, with that."""
     seen: dict[Hashable, Op] = {}
     for op in block:
         if op.name != BIND:
             continue
         known = _number(op, constants)
-        first = seen.setdefault((op.operands[0], op.attrs.hi), op)
-        if known is None and first is op:
+        if known is not None:
+            yield op, known
             continue
-        value: DimLike = symbol(first.attrs.symbol) if known is None else known
-        if context.allows("bound") and replace_symbol(function, op.attrs.symbol, value):
-            op.erase()
-            context.count("bound")
+        first = seen.setdefault((op.operands[0], op.attrs.hi), op)
+        if first is not op:
+            yield op, symbol(first.attrs.symbol)
 
 
 def _number(op: Op, constants: ConstantStore) -> int | None:

@@ -1,8 +1,8 @@
-"""Puts a dim in the place of a symbol, in a whole function, where every type stays as inferred."""
+"""Puts dims in the place of symbols, in a whole function, where every type stays as inferred."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tfc.ir.build import tensor_type
@@ -12,12 +12,27 @@ from tfc.ir.opdef import OpDef, TypeRefusal
 from tfc.ir.symbols import substitute_in
 
 
-def replace_symbol(function: Function, name: str, value: DimLike) -> bool:
-    """Put `value` in the place of the symbol, unless some result's type would then be another."""
+def replace_symbols(function: Function, values: Mapping[str, DimLike]) -> set[str]:
+    """Put dims in the place of symbols, except where some result's type would then be another.
+
+    values: they speak of none of these symbols. Returns the names of those replaced.
+    """
+    names = list(values)
+    if not names or _replace(function, values):
+        return set(names)
+    if len(names) == 1:
+        return set()
+    half = len(names) // 2
+    parts = ({name: values[name] for name in part} for part in (names[:half], names[half:]))
+    return {name for part in parts for name in replace_symbols(function, part)}
+
+
+def _replace(function: Function, values: Mapping[str, DimLike]) -> bool:
+    """Replace all of the symbols, or none."""
     types = [(value, value.type) for value in _values(function)]
     attrs: list[tuple[Op, Any]] = [(inner, inner.attrs) for inner in function.block.walk()]
     own, symbols = function.attrs, function.symbols
-    substitute_in(function, {name: value})
+    substitute_in(function, values)
     touched = {value for value, type in types if value.type is not type}
     speaking = [inner for inner, old in attrs if inner.attrs is not old or _uses(inner, touched)]
     if not all(_is_inferred(inner) for inner in speaking):
@@ -27,7 +42,8 @@ def replace_symbol(function: Function, name: str, value: DimLike) -> bool:
             inner.set_attrs(old)
         function.attrs, function.symbols = own, symbols
         return False
-    del function.symbols[name]
+    for name in values:
+        del function.symbols[name]
     return True
 
 

@@ -10,26 +10,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from tfc.compiler.passes.assume import NOT_SO, add_assumed
-from tfc.compiler.passes.replace_symbol import replace_symbol
+from tfc.compiler.passes.replace_symbol import replace_symbols
 from tfc.compiler.passman import PassContext
 from tfc.ir.build import tensor_type
-from tfc.ir.core import Function, Module
-from tfc.ir.dims import Dim, DimLike, Interval, bounds, only_call, symbol_name
+from tfc.ir.core import Function, Module, Value
+from tfc.ir.dims import Dim, DimLike, Interval, bounds, only_call, symbol_name, symbols_of
 from tfc.ir.symbols import ASSUMES, start_symbols
 
 
 def settle(module: Module, context: PassContext) -> None:
     for function in module.functions.values():
         settled = False
-        while _settle_one(function, context):
-            context.count("settle")
+        while _settle_some(function, context):
             settled = True
         if settled and ASSUMES in function.attrs:
             function.attrs[ASSUMES] = tuple(e for e in function.attrs[ASSUMES] if e[0] != 0)
 
 
-def _settle_one(function: Function, context: PassContext) -> bool:
-    """Replace one symbol; False where there is none."""
+def _settle_some(function: Function, context: PassContext) -> bool:
+    """Replace symbols; False where there are none."""
     sources = {
         name: info.source
         for name, info in start_symbols(function).items()
@@ -37,20 +36,46 @@ def _settle_one(function: Function, context: PassContext) -> bool:
     }
     if not sources:
         return False
-    env = {name: (info.lo, info.hi) for name, info in function.symbols.items()}
-    for name, source in sources.items():
-        value = _plain(source, env)
-        if value is not None and context.allows("settle") and replace_symbol(function, name, value):
-            return True
+    if _replaced(function, _known(function, sources), context):
+        return True
     for name, value, place in _wanted(function):
         source = sources.get(name, 0)
-        if not _is_cut(source, value) or not context.allows("settle"):
-            continue
-        if replace_symbol(function, name, value):
+        if _is_cut(source, value) and _replaced(function, {name: value}, context):
             message = f"{place}{NOT_SO} dims {source} and {value} broadcast"
             add_assumed(function.block, [(source - value, message)])
             return True
     return False
+
+
+def _replaced(function: Function, values: Mapping[str, DimLike], context: PassContext) -> bool:
+    """Replace the symbols, as far as may be; whether any was."""
+    allowed = {name: value for name, value in values.items() if context.allows("settle")}
+    done = replace_symbols(function, allowed)
+    for _ in done:
+        context.count("settle")
+    return bool(done)
+
+
+def _known(function: Function, sources: Mapping[str, DimLike]) -> dict[str, DimLike]:
+    """Symbols with what stands for them elsewhere: other symbols, numbers, dims of some value."""
+    env = {name: (info.lo, info.hi) for name, info in function.symbols.items()}
+    shapes = {tensor_type(value).shape for value in _values(function)}
+    spoken = {part for shape in shapes for dim in shape for part in _parts(dim)}
+    found: dict[str, DimLike] = {}
+    for name, source in sources.items():
+        value = _plain(source, env)
+        if value is None and source in spoken:
+            value = source
+        # What speaks of another one that is replaced comes after that.
+        if value is not None and not symbols_of(value) & found.keys():
+            found[name] = value
+    return found
+
+
+def _values(function: Function) -> Iterator[Value]:
+    yield from function.args
+    for op in function.block.walk():
+        yield from op.results
 
 
 def _plain(source: DimLike, env: Mapping[str, Interval]) -> DimLike | None:
