@@ -16,7 +16,7 @@ from tfc.compiler.lower.plan import compute_bits
 from tfc.compiler.target import Target
 from tfc.ir.body import Apply, Expr, Iter, Load, Number, walk
 from tfc.ir.core import Value
-from tfc.ir.dims import Dim, DimLike, ceildiv, coefficient, minimum, symbols_of
+from tfc.ir.dims import Dim, DimLike, ceildiv, coefficient, floordiv, minimum, symbols_of
 from tfc.ir.loop.build import LoopBuilder
 
 # Vectors of a square, at most: as many are in registers at once.
@@ -30,7 +30,8 @@ VECTOR_CYCLES = 8.0
 class Transposed:
     """A nest that stores along `along` and loads `turned` along `across`, lanes at a time.
 
-    Both are static; the last square of each overlaps the one before it.
+    Both are static; the last square of each overlaps the one before it. Where `along` is short, it
+    runs on into `beyond`.
     """
 
     nest: Nest
@@ -38,6 +39,14 @@ class Transposed:
     across: Iter
     along: Iter
     lanes: int
+    beyond: Iter | None = None
+
+    @property
+    def run(self) -> Iter:
+        """What is contiguous where it is stored."""
+        if self.beyond is None:
+            return self.along
+        return Iter(f"{self.along.name}r", self.beyond.extent * self.along.extent)
 
 
 def match(nest: Nest, target: Target) -> Transposed | None:
@@ -62,10 +71,28 @@ def match(nest: Nest, target: Target) -> Transposed | None:
         return None
     bits = max(compute_bits(node.dtype) for node in walk(output.expr))
     lanes = min(target.vector_bits // bits, MOST_LANES)
-    sizes = (across.extent, along.extent)
+    beyond = _beyond(nest, loads, along, across, lanes)
+    found = Transposed(nest, turned[0], across, along, lanes, beyond)
+    sizes = (across.extent, found.run.extent)
     if lanes < LEAST_LANES or any(not isinstance(n, int) or n < lanes for n in sizes):
         return None
-    return Transposed(nest, turned[0], across, along, lanes)
+    return found
+
+
+def _beyond(
+    nest: Nest, loads: Sequence[Load], along: Iter, across: Iter, lanes: int
+) -> Iter | None:
+    """What a short iterator runs on into where elements are stored, as phases into columns do.
+
+    No other load may move with either, since what is loaded once is no vector along both.
+    """
+    short = along.extent
+    if not isinstance(short, int) or short >= lanes or lanes % short or len(loads) != 1:
+        return None
+    address = nest.outputs[0].address
+    following = [it for it in nest.iters if coefficient(address, it.name) == short]
+    found = [it for it in following if it not in (along, across) and isinstance(it.extent, int)]
+    return found[0] if len(found) == 1 else None
 
 
 def _loads(expr: Expr) -> list[Load] | None:
@@ -109,15 +136,15 @@ class TransposedSchedule:
     def emit(self) -> None:
         found = self.found
         across, along = (
-            Iter(f"{it.name}t", ceildiv(it.extent, found.lanes))
-            for it in (found.across, found.along)
+            Iter(f"{it.name}t", ceildiv(it.extent, found.lanes)) for it in (found.across, found.run)
         )
-        others = [it for it in found.nest.iters if it not in (found.across, found.along)]
+        inside = (found.across, found.along, found.beyond)
+        others = [it for it in found.nest.iters if it not in inside]
         cycles = found.lanes * VECTOR_CYCLES
         loops = [it for it in (*others, across, along) if it.extent != 1]
         units = {it.name: self.e.index(0) for it in (*others, across, along) if it.extent == 1}
         with parallel_loops(self.e, loops, cycles, self.hints), self.e.scope(units):
-            self._square(self._start(found.across, across), self._start(found.along, along))
+            self._square(self._start(found.across, across), self._start(found.run, along))
 
     def _start(self, it: Iter, tiles: Iter) -> DimLike:
         start = tiles.dim * self.found.lanes
@@ -125,17 +152,29 @@ class TransposedSchedule:
             return start
         return minimum(start, it.extent - self.found.lanes)
 
+    def _at(self, column: DimLike, step: int) -> dict[str, Value]:
+        """The iterators of a place along the run."""
+        e, found = self.e, self.found
+        if found.beyond is None:
+            return {found.along.name: e.index(column + step)}
+        # A square begins with a whole one of what runs on.
+        size = found.along.extent
+        assert isinstance(size, int)
+        later, within = divmod(step, size)
+        whole = floordiv(column, size)
+        return {found.beyond.name: e.index(whole + later), found.along.name: e.index(within)}
+
     def _square(self, first: DimLike, column: DimLike) -> None:
         e, found = self.e, self.found
-        across, along, lanes = found.across.name, found.along.name, found.lanes
+        across, lanes = found.across.name, found.lanes
         rows = []
         with e.vectorised(Lane(across, lanes)):
             for i in range(lanes):
-                with e.scope({across: e.index(first), along: e.index(column + i)}):
+                with e.scope({across: e.index(first), **self._at(column, i)}):
                     rows.append(e.eval_wide(found.turned))
         (output,) = found.nest.outputs
-        with e.vectorised(Lane(along, lanes)):
+        with e.vectorised(Lane(found.along.name, lanes)):
             for i, value in enumerate(transpose(e.b, rows)):
-                with e.scope({across: e.index(first + i), along: e.index(column)}):
+                with e.scope({across: e.index(first + i), **self._at(column, 0)}):
                     e.remember(found.turned, value)
                     e.store(output.value, (output.address,), e.eval_wide(output.expr))

@@ -160,6 +160,8 @@ def match(nest: Nest, target: Target) -> RowWindow | None:
     (reduce,), (output,) = found, nest.outputs
     if reduce.kind in POSITIONS or any(not isinstance(it.extent, int) for it in reduce.iters):
         return None
+    if any(it.extent == 0 for it in (*nest.iters, *reduce.iters)):
+        return None
     x = next((it for it in nest.iters if coefficient(output.address, it.name) == 1), None)
     if x is None or not isinstance(x.extent, int) or x.extent < LEAST_COLUMNS:
         return None

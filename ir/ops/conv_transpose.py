@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -143,7 +144,7 @@ def _decompose_transpose(b: GraphBuilder, op: Op) -> Sequence[Value]:
         dilations=tuple(dilations),
         groups=attrs.groups,
     )
-    y = _interleave(b, y, strides)
+    y = _interleave(b, y, strides, attrs.groups)
     shape = tensor_type(op.result).shape
     if tensor_type(y).shape != shape:
         y = b.slice(y, starts=(0, 0, *skipped), sizes=shape, steps=(1,) * len(shape))
@@ -165,29 +166,23 @@ def _phase_weights(
     split = [n for pair in zip(taps, strides, strict=True) for n in pair]
     w = b.reshape(w, shape=(groups, inner, outer, *split))
     tap_axes = range(3, 3 + 2 * rank, 2)
-    w = b.transpose(w, perm=(0, 2, *(axis + 1 for axis in tap_axes), 1, *tap_axes))
-    phases = 1
-    for s in strides:
-        phases *= s
-    w = b.reshape(w, shape=(groups * outer * phases, inner, *taps))
+    w = b.transpose(w, perm=(0, *(axis + 1 for axis in tap_axes), 2, 1, *tap_axes))
+    w = b.reshape(w, shape=(groups * math.prod(strides) * outer, inner, *taps))
     return reverse(b, w, range(2, 2 + rank))
 
 
-def _interleave(b: GraphBuilder, y: Value, strides: Sequence[int]) -> Value:
-    """Move the phases, the innermost part of the channels, between the spatial elements."""
+def _interleave(b: GraphBuilder, y: Value, strides: Sequence[int], groups: int) -> Value:
+    """Move the phases, the outermost part of a group's channels, between the spatial elements."""
     if all(s == 1 for s in strides):
         return y
     rank = len(strides)
     batch, channels, *sizes = tensor_type(y).shape
-    phases = 1
-    for s in strides:
-        phases *= s
-    outer = floordiv(channels, phases)
-    y = b.reshape(y, shape=(batch, outer, *strides, *sizes))
-    order = [axis for i in range(rank) for axis in (2 + rank + i, 2 + i)]
-    y = b.transpose(y, perm=(0, 1, *order))
+    outer = floordiv(channels, groups * math.prod(strides))
+    y = b.reshape(y, shape=(batch, groups, *strides, outer, *sizes))
+    order = [axis for i in range(rank) for axis in (3 + rank + i, 2 + i)]
+    y = b.transpose(y, perm=(0, 1, 2 + rank, *order))
     merged = tuple(n * s for n, s in zip(sizes, strides, strict=True))
-    found: Value = b.reshape(y, shape=(batch, outer, *merged))
+    found: Value = b.reshape(y, shape=(batch, groups * outer, *merged))
     return found
 
 
