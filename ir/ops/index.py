@@ -41,6 +41,26 @@ def assume_nonempty(dims: Shape, result: Shape) -> list[Assumption]:
             if isinstance(zero, Dim)]  # fmt: skip
 
 
+def require_within(dims: Shape, counts: Shape, axis: int) -> None:
+    """Refuse indices of elements that reach beyond a tensor along other axes than their own."""
+    for i, (dim, count) in enumerate(zip(dims, counts, strict=True)):
+        known = isinstance(dim, int) and isinstance(count, int)
+        fits = i == axis or not known or count <= dim
+        require(fits, f"indices {shape_text(counts)} reach beyond {shape_text(dims)}")
+
+
+def assume_within(dims: Shape, counts: Shape, axis: int) -> list[Assumption]:
+    """The same of symbolic dims, and that there is something along the axis of the indices."""
+    text = f"indices {shape_text(counts)} stay within {shape_text(dims)}"
+    beyond = [
+        maximum(count - dim, 0) * product(counts)
+        for i, (dim, count) in enumerate(zip(dims, counts, strict=True))
+        if i != axis
+    ]
+    found = [Assumption(zero, text) for zero in beyond if isinstance(zero, Dim)]
+    return [*found, *assume_nonempty(dims[axis : axis + 1], counts)]
+
+
 def in_range(b: ExprBuilder, i: Expr, dim: DimLike) -> Expr:
     """Return index `i`, read from data, as one of 0 .. dim - 1."""
     i = b.cast(i, I64)
@@ -149,18 +169,13 @@ def _infer_elements(types: Sequence[TensorType], attrs: AxisAttrs) -> Sequence[T
     require_indices(indices)
     axis = normalize_axis(attrs.axis, x.rank)
     require(x.rank == indices.rank, f"x has rank {x.rank}, indices have {indices.rank}")
-    for i, (dim, count) in enumerate(zip(x.shape, indices.shape, strict=True)):
-        fits = i == axis or dim == count
-        if isinstance(dim, int) and isinstance(count, int):
-            fits = fits or count <= dim
-        require(fits, f"indices {shape_text(indices.shape)} reach beyond {shape_text(x.shape)}")
+    require_within(x.shape, indices.shape, axis)
     _require_nonempty(x.shape[axis : axis + 1], indices.shape)
     return (TensorType(x.dtype, indices.shape),)
 
 
 def _assume_elements(types: Sequence[TensorType], attrs: AxisAttrs) -> Sequence[Assumption]:
-    axis = normalize_axis(attrs.axis, types[0].rank)
-    return assume_nonempty(types[0].shape[axis : axis + 1], types[1].shape)
+    return assume_within(types[0].shape, types[1].shape, normalize_axis(attrs.axis, types[0].rank))
 
 
 def _elements_ref(attrs: AxisAttrs, x: Array, indices: Array) -> Array:

@@ -14,7 +14,7 @@ import numpy as np
 
 from tfc.ir.build import GraphBuilder, tensor_type
 from tfc.ir.core import Op, Value
-from tfc.ir.dims import Dim, DimLike, ceildiv, maximum, minimum, product
+from tfc.ir.dims import DimLike, ceildiv, minimum, product
 from tfc.ir.loop.kernel import KernelWriter, lanes_along
 from tfc.ir.opdef import Assumption, Kind, OpDef, Reject, Sample, Trait, register, require
 from tfc.ir.ops.common import (
@@ -27,7 +27,13 @@ from tfc.ir.ops.common import (
     require_kind,
     zeros_like,
 )
-from tfc.ir.ops.index import assume_nonempty, require_indices, wrapped
+from tfc.ir.ops.index import (
+    assume_nonempty,
+    assume_within,
+    require_indices,
+    require_within,
+    wrapped,
+)
 from tfc.ir.ops.reduce import SUM_TOL
 from tfc.ir.types import BOOL, F32, I64, DType, TensorType, shape_text
 
@@ -207,9 +213,7 @@ def _infer_elements(
         f"indices {shape_text(indices.shape)} and updates {shape_text(updates.shape)} differ",
     )
     require(x.rank == indices.rank, f"x has rank {x.rank}, indices have {indices.rank}")
-    for i, (dim, count) in enumerate(zip(x.shape, indices.shape, strict=True)):
-        fits = i == axis or not (isinstance(dim, int) and isinstance(count, int)) or count <= dim
-        require(fits, f"indices {shape_text(indices.shape)} reach beyond {shape_text(x.shape)}")
+    require_within(x.shape, indices.shape, axis)
     return (x,)
 
 
@@ -218,15 +222,7 @@ def _assume_elements(
 ) -> Sequence[Assumption]:
     """Every index has a place, and something to name there."""
     x, indices, _ = types
-    axis = normalize_axis(attrs.axis, x.rank)
-    text = f"indices {shape_text(indices.shape)} stay within {shape_text(x.shape)}"
-    beyond = [
-        maximum(count - dim, 0) * product(indices.shape)
-        for i, (dim, count) in enumerate(zip(x.shape, indices.shape, strict=True))
-        if i != axis
-    ]
-    found = [Assumption(zero, text) for zero in beyond if isinstance(zero, Dim)]
-    return [*found, *assume_nonempty(x.shape[axis : axis + 1], indices.shape)]
+    return assume_within(x.shape, indices.shape, normalize_axis(attrs.axis, x.rank))
 
 
 def _elements_ref(attrs: ScatterElementsAttrs, x: Array, indices: Array, updates: Array) -> Array:

@@ -21,6 +21,7 @@ CASES: list[tuple[str, dict[str, Any], Shape, Mapping[str, Array], list[int], li
     ("AveragePool", {"kernel_shape": [3]}, (2, 8, "N"), {}, [3], [2, 0]),
     ("LpPool", {"kernel_shape": [2]}, (2, 8, "N"), {}, [2], [1, 0]),
     ("Conv", {}, (2, 8, "N"), {"w": floats(4, 8, 3)}, [3, 7], [2, 1, 0]),
+    ("GatherElements", {"axis": 0}, (2, "N"), {"i": np.ones((1, 3), np.int64)}, [3, 4], [2, 0]),
     ("ScatterElements", {"axis": 0}, (2, "N"),
      {"i": np.zeros((1, 3), np.int64), "u": floats(1, 3)}, [3, 4], [2, 0]),
     ("ArgMax", {"axis": 1}, (2, "N"), {}, [1, 3], [0]),
