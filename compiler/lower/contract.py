@@ -9,7 +9,7 @@ are in docs/decisions/0004-contraction-schedule.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,6 +55,8 @@ LEAST_ROWS = 4
 LIKELY_ROWS = 64
 PART_ROWS = (4, 1)
 FEW_WEIGHTS = 4096
+# Accumulators of a tile of bytes, and how much longer one of the equal tiles may take.
+LEAST_SUMS, MOST_SUMS, ABOUT = 8, 16, 1.015
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,11 @@ class Tile:
     @property
     def block(self) -> int:
         return self.vectors * self.lanes
+
+    @property
+    def sums(self) -> int:
+        """Vectors of accumulators."""
+        return self.th * self.tw * self.vectors
 
     @property
     def name(self) -> str:
@@ -177,18 +184,25 @@ def _affine(dims: Sequence[DimLike], names: set[str]) -> bool:
 
 
 def tiles(
-    c: Contraction, target: Target, hints: Mapping[str, int], *, unpacked: bool = False
+    c: Contraction,
+    target: Target,
+    hints: Mapping[str, int],
+    share: Callable[[Tile], float] = lambda tile: 1.0,
+    *,
+    unpacked: bool = False,
 ) -> list[Candidate[Tile]]:
     """The register tiles that fit, best first: least padding of n and rows, fewest loads.
 
     unpacked: the right side is made of words that hold several steps.
 
     Of so many vectors the model takes as many rows as there are registers for, since more of them
-    use what is loaded of the right side; tuning may try fewer, which stand behind.
+    use what is loaded of the right side; tuning may try fewer, which stand behind. Of bytes see
+    `_compact`; share: of all steps, those that such tiles make.
     """
     accumulator = c.reduce.dtype
     lanes = max(target.vector_bits // accumulator.bits, 1)
     of_bytes = widest_group(c) > 0 and accumulator.is_int
+    compact = of_bytes and target.multiplies_bytes
     if isinstance(c.n.extent, int):
         least = 128 // accumulator.bits if of_bytes else 1
         lanes = min(lanes, max(1 << max(c.n.extent - 1, 0).bit_length(), least))
@@ -210,6 +224,7 @@ def tiles(
             th, tw = _fit_rows(size.height, size.width, most)
             tile = Tile(th, tw, vectors, lanes, cost.sets(machine, th * tw * vectors))
             cycles = cost.tile_cycles(machine, size, th, tw, vectors, lanes)
+            cycles *= share(tile) if compact else 1.0
             if most == limit:
                 found.append(Candidate(tile.name, cycles, tile))
             else:
@@ -218,7 +233,22 @@ def tiles(
     found.sort(key=lambda candidate: abs(candidate.value.vectors - 2))
     known = {candidate.name for candidate in found}
     others = [candidate for name, candidate in lower.items() if name not in known]
+    if compact:
+        return _compact([*found, *others])
     return [*best_first(found), *best_first(others)]
+
+
+def _compact(candidates: Sequence[Candidate[Tile]]) -> list[Candidate[Tile]]:
+    """Tiles of bytes: few sums, and of those that are about equal one of fewest lines of rows.
+
+    Sums of bytes end soon, and their ends take as long: those of a small tile are computed beside
+    the next one's sums. What is in front of its few turns is less code, too.
+    """
+    few = [x for x in candidates if LEAST_SUMS <= x.value.sums <= MOST_SUMS] or list(candidates)
+    order = best_first(few)
+    equal = [x for x in order if x.cycles <= order[0].cycles * ABOUT]
+    first = min(equal, key=lambda candidate: candidate.value.th)
+    return [first, *(x for x in best_first(candidates) if x is not first)]
 
 
 def _pads_less(columns: int, vectors: int, lanes: int) -> bool:

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 
 from tfc.compiler.cost.choice import Candidate
 from tfc.compiler.cost.expression import estimate, work
+from tfc.compiler.lower import narrow
 from tfc.compiler.lower.contract import (
     Contraction,
     Tile,
     column_of,
     open_axis,
-    overlaps,
     panel_of,
     parts_of,
 )
@@ -62,18 +61,6 @@ def multiply_add(
             else:
                 following.append(b.add(b.mul(wide, vector), total))
     return following
-
-
-@dataclass(frozen=True)
-class Dots:
-    """group: steps of a `dot`. steps: how many there are, of which the last may not fill one.
-
-    masked: the target reads a part of a group by one instruction.
-    """
-
-    group: int
-    steps: int
-    masked: bool
 
 
 def _starting(c: Contraction) -> tuple[Apply, Load] | None:
@@ -125,7 +112,7 @@ class ContractionSchedule:
         packed: bool,
         streamed: bool,
         target: Target,
-        dots: Dots | None = None,
+        dots: narrow.Dots | None = None,
         taps: Sequence[Taps] = (),
     ) -> None:
         self.e = emitter
@@ -353,34 +340,16 @@ class ContractionSchedule:
 
     def _dot(self, lefts: list[Value], carried: list[Value], count: int) -> list[Value]:
         """One `dot` of every accumulator with groups of which the first `count` steps are there."""
+        assert self.dots is not None
         rights = [self._right(v) for v in range(self.tile.vectors)]
         offset = self._left_offset()
         following: list[Value] = []
         for i, left in enumerate(lefts):
-            wide = self._left_group(left, offset, count)
+            found = narrow.left_group(self.e, self.dots, self.c, left, offset, count)
+            wide = self.b.shuffle(found, found, tuple(range(self.dots.group)) * self.tile.lanes)
             for j, right in enumerate(rights):
                 following.append(self.b.dot(wide, right, carried[i * len(rights) + j]))
         return following
-
-    def _left_group(self, left: Value, offset: Value, count: int) -> Value:
-        """A group of the left side, repeated over the lanes."""
-        assert self.dots is not None
-        group = self.dots.group
-        if count == group:
-            found = self.b.vload(left, [offset], group)
-        elif overlaps(self.c.reduce.dtype.is_int, self.dots.steps, group):
-            early = self.b.sub(offset, self.e.index(group - count))
-            found = self.b.vload(left, [early], group)
-        elif self.dots.masked:
-            mask = self.b.tail_mask(self.e.index(0), self.e.index(count), group)
-            found = self.b.vload(left, [offset], group, mask=mask)
-        else:
-            found = self.b.const(0, VectorType(self.c.left.load.dtype, group))
-            for k in range(count):
-                found = self.b.insert(
-                    self.b.load(left, self.b.add(offset, self.e.index(k))), found, k
-                )
-        return self.b.shuffle(found, found, tuple(range(group)) * self.tile.lanes)
 
     def _left_offset(self, further: DimLike = 0) -> Value:
         """Where a step of a row is, from the row's beginning, or an element so much further on."""

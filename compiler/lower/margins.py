@@ -7,9 +7,11 @@ adds nothing. Bounds of the loop over such an iterator leave these steps out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from tfc.compiler.lower.arguments import known
 from tfc.compiler.lower.contract import Contraction, Tile, stride_of
 from tfc.compiler.lower.group import Band, Span
 from tfc.compiler.lower.storage import Storage, parts_of_zeros, shape_of
@@ -25,6 +27,9 @@ from tfc.ir.dims import (
     minimum,
     substitute,
 )
+
+# Along more rows than that the margins matter little.
+NEAR = 64
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class Taps:
     """Which steps of the reduced iterator `it` read something else than zeros.
 
     In a row whose place along the axis is `first` at tap 0, taps are `step` places apart, each of
-    them `unit` steps of the iterator.
+    them `unit` steps of the iterator. rows: the iterators that `first` depends on.
     """
 
     it: Iter
@@ -54,6 +59,7 @@ class Taps:
     first: DimLike
     step: int
     unit: int
+    rows: tuple[Iter, ...]
 
     @property
     def start(self) -> DimLike:
@@ -102,6 +108,12 @@ def margins(value: Value, storage: Storage) -> list[Margin]:
 
 def taps(c: Contraction, tile: Tile, found: Sequence[Margin]) -> list[Taps]:
     """The reduced iterators along padded axes of which some tile may leave out steps."""
+    sizes = _sizes(c, tile)
+    return [tap for tap in _along(c, found) if _leaves_out(tap, sizes)]
+
+
+def _along(c: Contraction, found: Sequence[Margin]) -> list[Taps]:
+    """The reduced iterators along padded axes."""
     address = c.left.address
     iters = [*c.batch, *c.rows, *c.reduced]
     if not found or substitute(address, {it.name: 0 for it in iters}) != 0:
@@ -112,14 +124,55 @@ def taps(c: Contraction, tile: Tile, found: Sequence[Margin]) -> list[Taps]:
         if move is None:
             return []
         moves.append(move)
-    sizes = _sizes(c, tile)
-    result = []
-    for axis, margin in enumerate(found):
-        along = [move for move in moves if move.axis == axis]
-        tap = _taps(c, margin, along)
-        if tap is not None and _leaves_out(tap, along, sizes):
-            result.append(tap)
-    return result
+    taps = [
+        _taps(c, margin, [move for move in moves if move.axis == axis])
+        for axis, margin in enumerate(found)
+    ]
+    return [tap for tap in taps if tap is not None]
+
+
+def share(c: Contraction, found: Sequence[Margin]) -> Callable[[Tile], float]:
+    """Of all steps those that tiles make, by the tile."""
+    parts = [part for part in map(_Share.of, _along(c, found)) if part is not None]
+    return lambda tile: math.prod(part.of_rows(_sizes(c, tile)) for part in parts)
+
+
+@dataclass(frozen=True)
+class _Share:
+    """One axis: its taps, of which each row of `rows`, by name, moves the first by so much."""
+
+    lo: int
+    hi: int
+    step: int
+    count: int
+    rows: tuple[tuple[str, int, int], ...]
+
+    @classmethod
+    def of(cls, tap: Taps) -> _Share | None:
+        """None where a run tells sizes, or most tiles are far from the margins."""
+        count, lo, hi = tap.it.extent // tap.unit, tap.margin.lo, tap.margin.hi
+        rows = tuple((it.name, it.extent, coefficient(tap.first, it.name)) for it in tap.rows)
+        numbers = [count, lo, hi, *(number for row in rows for number in row[1:])]
+        few = all(isinstance(number, int) for number in numbers) and math.prod(
+            known(it.extent) for it in tap.rows
+        ) <= NEAR  # fmt: skip
+        return cls(lo, hi, tap.step, count, rows) if few else None  # type: ignore[arg-type]
+
+    def of_rows(self, sizes: Mapping[str, int]) -> float:
+        made, tiles = 0, [(0, 0)]
+        for name, extent, step in self.rows:
+            size = min(sizes.get(name, 1), extent)
+            starts = [min(start, extent - size) for start in range(0, extent, size)]
+            tiles = [
+                (first + step * start, last + step * (start + size - 1))
+                for first, last in tiles
+                for start in starts
+            ]
+        for first, last in tiles:
+            start = -(-max(self.lo - last, 0) // self.step)
+            stop = min(-(-max(self.hi - first, 0) // self.step), self.count)
+            made += max(stop - start, 0)
+        return made / (len(tiles) * self.count)
 
 
 def band(c: Contraction, tile: Tile, value: Value, taps: Sequence[Taps]) -> Band:
@@ -177,20 +230,21 @@ def _taps(c: Contraction, margin: Margin, along: Sequence[Move]) -> Taps | None:
     least, _ = bounds(margin.size - 1 - reach, {})
     if least is None or least < 0:
         return None
-    first = sum((m.step * m.it.dim for m in along if m is not tap), start=0)
-    return Taps(tap.it, margin, first, tap.step, tap.unit)
+    others = [m for m in along if m is not tap]
+    first = sum((m.step * m.it.dim for m in others), start=0)
+    return Taps(tap.it, margin, first, tap.step, tap.unit, tuple(m.it for m in others))
 
 
-def _leaves_out(tap: Taps, along: Sequence[Move], sizes: Mapping[str, int]) -> bool:
+def _leaves_out(tap: Taps, sizes: Mapping[str, int]) -> bool:
     """Whether there may be a tile that leaves out a step. sizes: rows of a tile, by iterator."""
     least = most = 0
-    for move in along:
-        if move.it is tap.it:
-            continue
-        if not isinstance(move.it.extent, int):
+    for it in tap.rows:
+        step = coefficient(tap.first, it.name)
+        if not isinstance(it.extent, int):
             return True
-        size = min(sizes.get(move.it.name, 1), move.it.extent)
-        least += move.step * (size - 1)
-        most += move.step * (move.it.extent - size)
+        assert isinstance(step, int)
+        size = min(sizes.get(it.name, 1), it.extent)
+        least += step * (size - 1)
+        most += step * (it.extent - size)
     first, last = (replace(tap, first=place) for place in (least, most))
     return first.start != 0 or last.stop != tap.it.extent

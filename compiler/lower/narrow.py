@@ -1,8 +1,8 @@
-"""Lays packed weights of narrow types out in the groups that one `dot` takes. Loops: `contract`."""
+"""The groups of steps that one `dot` takes: packed weights laid out in them, and reading them."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,9 +16,47 @@ from tfc.compiler.lower.contract import (
     stride_of,
     widest_group,
 )
+from tfc.compiler.lower.emitter import Emitter
 from tfc.compiler.target import Target
 from tfc.ir.body import Iter, Load
+from tfc.ir.core import Value
 from tfc.ir.dims import DimLike, ceildiv, substitute
+from tfc.ir.types import VectorType
+
+
+@dataclass(frozen=True)
+class Dots:
+    """group: steps of a `dot`. steps: how many there are, of which the last may not fill one.
+
+    masked: the target reads a part of a group by one instruction. spare: behind the last element
+    of the left side there are others to be read.
+    """
+
+    group: int
+    steps: int
+    masked: bool
+    spare: bool = False
+
+
+def left_group(
+    e: Emitter, dots: Dots, c: Contraction, left: Value, offset: Value, count: int
+) -> Value:
+    """A group of the left side, of which the first `count` steps are there.
+
+    What stands for the others is finite: their weights are 0.
+    """
+    b, group, whole = e.b, dots.group, c.reduce.dtype.is_int
+    if count == group or (dots.spare and whole and not overlaps(whole, dots.steps, group)):
+        return b.vload(left, [offset], group)
+    if overlaps(whole, dots.steps, group):
+        return b.vload(left, [b.sub(offset, e.index(group - count))], group)
+    if dots.masked:
+        mask = b.tail_mask(e.index(0), e.index(count), group)
+        return b.vload(left, [offset], group, mask=mask)
+    found = b.const(0, VectorType(c.left.load.dtype, group))
+    for k in range(count):
+        found = b.insert(b.load(left, b.add(offset, e.index(k))), found, k)
+    return found
 
 
 def grouped_steps(it: Iter, group: int) -> Iter:

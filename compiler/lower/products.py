@@ -26,7 +26,7 @@ from tfc.compiler.lower import (
 from tfc.compiler.lower.arguments import known, reads_of, scratch_buffer
 from tfc.compiler.lower.compose import Nest, Output
 from tfc.compiler.lower.contract_blocked import BlockedSchedule
-from tfc.compiler.lower.contract_kernel import ContractionSchedule, Dots
+from tfc.compiler.lower.contract_kernel import ContractionSchedule
 from tfc.compiler.lower.contract_sides import Factor
 from tfc.compiler.lower.contract_stream import StreamSchedule
 from tfc.compiler.lower.data import Array
@@ -78,7 +78,8 @@ class Products:
         right = c.right.load.value
         place = self.storage.place(right)
         fixed = self._is_fixed(c)
-        candidates = contract.tiles(c, self.target, self.hints)
+        found = margins.margins(c.left.load.value, self.storage) if fixed else []
+        candidates = contract.tiles(c, self.target, self.hints, margins.share(c, found))
         step = self._other(name, c, place, candidates[0].cycles)
         if step is not None:
             return [step]
@@ -86,7 +87,7 @@ class Products:
         places: dict[Value, Place] = {}
         steps: list[Step] = []
         packed = True
-        dots: Dots | None = None
+        dots: narrow.Dots | None = None
         if fixed:
             c, dots, value, places[value] = self._packed_constant(c, tile, place)
         elif contract.is_contiguous(c):
@@ -124,7 +125,7 @@ class Products:
         return steps
 
     def _taps(
-        self, c: contract.Contraction, tile: contract.Tile, weights: Place, dots: Dots | None
+        self, c: contract.Contraction, tile: contract.Tile, weights: Place, dots: narrow.Dots | None
     ) -> list[Taps]:
         """Reduced iterators of which tiles may leave out steps, since they add products by zero.
 
@@ -310,17 +311,18 @@ class Products:
 
     def _packed_constant(
         self, c: contract.Contraction, tile: contract.Tile, place: Place
-    ) -> tuple[contract.Contraction, Dots | None, Value, Place]:
+    ) -> tuple[contract.Contraction, narrow.Dots | None, Value, Place]:
         """The contraction of packed constants, in groups of steps where one `dot` takes them."""
         flat = self.maker.array_at(place)
         packed = contract.pack_constant(c, tile.block, flat)
         standing = Value(TensorType(c.right.load.dtype, (packed.size,)), Block(), 0, "packed")
         whole = contract.collapse_reduced(contract.with_packed_right(c, standing, tile.block))
         group = narrow.dot_group(whole, tile, self.target)
-        dots: Dots | None = None
+        dots: narrow.Dots | None = None
         if group:
             steps = known(whole.reduced[-1].extent)
-            dots = Dots(group, steps, self.target.has_masks)
+            spare = self.storage.place(c.left.load.value).root.spare >= group - 1
+            dots = narrow.Dots(group, steps, self.target.has_masks, spare)
             packed = narrow.group_constant(packed, dots.steps, group, tile.block)
             whole = narrow.grouped(whole, group, tile.block, group)
         value, at = self.maker.constant(packed, c.right.load.dtype)

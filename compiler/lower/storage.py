@@ -35,6 +35,8 @@ from tfc.ir.types import TensorType, row_major
 # How the names of symbols begin that stand for the number of a loop's round. Shape symbols are
 # identifiers.
 STEP = "step:"
+# Bytes behind tensors of bytes, so that a group of them can be read where fewer are left.
+SPARE = 3
 
 
 class RootKind(Enum):
@@ -50,6 +52,7 @@ class Root:
     """A buffer: `size` elements. `value` is the graph value that defines its extent.
 
     backing: of a pointer, which only the run sets, the roots whose memory it may point into.
+    spare: of the elements those behind the last one of `value`, which may be read.
     """
 
     kind: RootKind
@@ -57,6 +60,7 @@ class Root:
     size: DimLike
     position: int = 0
     backing: list[Root] = field(default_factory=list)
+    spare: int = 0
 
 
 @dataclass(frozen=True)
@@ -365,17 +369,18 @@ class Storage:
         if viewed is not None:
             return viewed
         strides, size = storage_strides(value)
-        known = is_data(value.op) and not is_counted(value)
-        kind = RootKind.CONSTANT if known else RootKind.TEMP
-        return Place(Root(kind, value, size), 0, strides)
+        if is_data(value.op) and not is_counted(value):
+            return Place(Root(RootKind.CONSTANT, value, size), 0, strides)
+        assert isinstance(value.type, TensorType)
+        spare = SPARE if value.type.dtype.bits == 8 else 0
+        return Place(Root(RootKind.TEMP, value, size + spare, spare=spare), 0, strides)
 
     def output_place(self, value: Value, position: int) -> Place:
         """Where output `position` belongs, as `value`, which is it or has the same elements."""
         shared = self.in_place.by_output.get(position)
         shape = shape_of(value)
         if shared is None:
-            root = Root(RootKind.OUTPUT, value, product(shape), position)
-            return Place(root, 0, row_major(shape))
+            return _whole(Root(RootKind.OUTPUT, value, product(shape), position))
         root = self.place(self.in_place.kept(shared)).root
         return Place(root, 0, row_major(shared.shape(shape)))
 
@@ -461,7 +466,7 @@ class Storage:
         composer = Composer({op}, {}, lambda _: access, {})
         iters = index_iters(shape_of(value), composer)
         env: dict[str, Interval] = {it.name: it.interval for it in iters}
-        element = composer.element(value, tuple(_zero_unit(it) for it in iters))
+        element = composer.element(value, tuple(0 if it.extent == 1 else it.dim for it in iters))
         if not isinstance(element, Load) or len(element.index) != 1:
             return None
         address = element.index[0]
@@ -497,10 +502,6 @@ def _whole(root: Root) -> Place:
     return Place(root, 0, row_major(shape_of(root.value)))
 
 
-def _zero_unit(it: Iter) -> DimLike:
-    return 0 if it.extent == 1 else it.dim
-
-
 def index_iters(shape: Sequence[DimLike], composer: Composer) -> list[Iter]:
     """A fresh iterator for each axis."""
     return [composer.iter(extent, "i") for extent in shape]
@@ -512,11 +513,7 @@ def _may_view(op: Op) -> bool:
 
 def _keeps_order(op: Op) -> bool:
     """Whether a view op keeps the row-major order of all elements, as reshape does."""
-    if shape_of(op.operands[0]) == shape_of(op.result):
-        size_kept = True
-    else:
-        size_kept = product(shape_of(op.operands[0])) == product(shape_of(op.result))
-    if not size_kept:
+    if product(shape_of(op.operands[0])) != product(shape_of(op.result)):
         return False
     dense = row_major(shape_of(op.operands[0]))
     composer = Composer({op}, {}, lambda _: Access(dense), {})

@@ -16,7 +16,7 @@ from tfc.compiler.lower.normal import normalise
 from tfc.compiler.target import parse_target
 from tfc.ir.dims import DimLike, symbol
 from tfc.ir.evalexpr import evaluate
-from tfc.ir.types import Encoding, TensorType
+from tfc.ir.types import I8, I32, U8, Encoding, TensorType
 
 N = symbol("N")
 TARGETS = ("x86-64", "avx2", "avx512", "aarch64")
@@ -209,3 +209,25 @@ def test_many_vectors_where_they_pad_less(columns: int, vectors: int) -> None:
     assert tile.vectors in (vectors, 2, 4)
     assert tile.vectors == vectors or vectors <= 4
     assert tile.th * tile.tw * tile.vectors + tile.vectors + 1 <= 32
+
+
+@pytest.mark.parametrize("size", [(64, 9, 16), (196, 144, 96), (49, 320, 1280), (12544, 27, 32)])
+def test_tiles_of_bytes_have_few_sums_and_lose_little_by_it(size: tuple[int, int, int]) -> None:
+    m, k, n = size
+
+    def product(b: Any, x: Any, w: Any) -> Any:
+        return b.matmul(b.cast(x, dtype=I32), b.cast(w, dtype=I32))
+
+    def make(b: Any, x: Any, w: Any) -> Any:
+        return fused(b, product, x, w)
+
+    c = _found([TensorType(U8, (m, k)), TensorType(I8, (k, n))], make)
+    found = contract.tiles(c, parse_target("avx512,+avx512vnni"), {})
+    assert contract.LEAST_SUMS <= found[0].value.sums <= contract.MOST_SUMS
+    few = [x.cycles for x in found if contract.LEAST_SUMS <= x.value.sums <= contract.MOST_SUMS]
+    assert found[0].cycles <= contract.ABOUT * min(few)
+    assert len({x.name for x in found}) == len(found)
+    half = contract.tiles(
+        c, parse_target("avx512,+avx512vnni"), {}, lambda tile: 0.5 if tile.sums == 8 else 1.0
+    )
+    assert half[0].value.sums == 8

@@ -81,6 +81,8 @@ CONVS = {
     "depthwise apart": Conv((1, 8, 9, 9), (8, 1, 3, 3), pad=(2, 1), dilation=2, groups=8, zero=5),
     "depthwise one left": Conv((1, 17, 6, 6), (17, 1, 3, 3), pad=(1, 1), groups=17),
     "depthwise short": Conv((1, 6, 3, 2), (6, 1, 2, 2), pad=(0, 1), groups=6, zero=250),
+    "one channel": Conv((2, 1, 8, 8), (16, 1, 3, 3), pad=(1, 1)),
+    "one channel, no border": Conv((1, 1, 9, 7), (20, 1, 2, 3), zero=6),
     "one axis": Conv((2, 12, 50), (17, 12, 5), stride=3, pad=(2, 2), zero=1),
     "rows of one group": Conv((1, 8, 8, 4), (5, 8, 3, 2), zero=3),
     "empty": Conv((0, 8, 6, 6), (8, 8, 3, 3), zero=5),
@@ -227,6 +229,26 @@ def test_every_target_takes_bytes_in_groups(target: str, case: str) -> None:
         return b.conv(wide, b.constant(w.astype(np.int32)), **conv.attrs())
 
     assert "dot" in loop_ops(graph([TensorType(I8, conv.x)], make), target)
+
+
+@pytest.mark.parametrize(("pad", "masked"), [((1, 1), False), ((0, 0), True)])
+def test_fewer_bytes_than_a_group_are_read_whole_where_others_follow(
+    pad: tuple[int, int], masked: bool
+) -> None:
+    """A border is memory of the program's own; a model's input ends where it ends."""
+    conv = Conv((2, 1, 8, 8), (16, 1, 3, 3), pad=pad)
+
+    def make(b: Any, x: Any) -> Any:
+        w = b.constant(bytes_of(conv.w, np.int8))
+        return b.conv(centred(b, x, 0), b.cast(w, dtype=I32), **conv.attrs())
+
+    module = graph([TensorType(U8, conv.x)], make)
+    machine = parse_target(VNNI)
+    run(module, PassContext(target=machine))
+    kernels = [f for f in lower(module, machine, {}).functions.values() if f.kind == "kernel"]
+    dots = [f for f in kernels if any(op.name == "dot" for op in f.block.walk())]
+    loads = [op for f in dots for op in f.block.walk() if op.name == "vload"]
+    assert any(op.attrs.masked for op in loads) == masked
 
 
 def depthwise(case: str) -> Module:

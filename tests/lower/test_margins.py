@@ -10,6 +10,8 @@ import pytest
 
 from tests.lower.native import Code, graph, lowered
 from tfc.compiler.codegen.host import host_target
+from tfc.compiler.lower import margins
+from tfc.compiler.lower.contract import Contraction, Tile
 from tfc.compiler.lower.kernels import KernelBuilder
 from tfc.compiler.lower.margins import Margin, Taps
 from tfc.compiler.passman import PassContext
@@ -121,12 +123,50 @@ def test_steps_between_the_ends_are_those_that_read_something(rate: int, stride:
     size, y = symbol("size"), Iter("y", symbol("rows"))
     margin = Margin(2, 8, size + 2 * rate, rate, size + rate)
     for unit in (1, 4):
-        tap = Taps(Iter("k", 3 * unit), margin, stride * y.dim, rate, unit)
+        tap = Taps(Iter("k", 3 * unit), margin, stride * y.dim, rate, unit, (y,))
         for n, row in itertools.product((1, 2, 7, 16), range(8)):
             at = {"size": n, "y": row}
             inside = [k for k in range(3) if rate <= stride * row + rate * k < n + rate]
             found = range(dims.evaluate(tap.start, at), dims.evaluate(tap.stop, at))
             assert [k // unit for k in found] == [k for k in inside for _ in range(unit)]
+
+
+@pytest.mark.parametrize(("size", "rate", "stride"), [
+    ((4, 4), 1, 1), ((7, 9), 2, 1), ((9, 30), 1, 2), ((1, 5), 3, 1),
+])  # fmt: skip
+def test_the_share_of_steps_that_tiles_make(
+    monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], rate: int, stride: int
+) -> None:
+    seen = []
+
+    def share(c: Contraction, found: Any) -> Any:
+        seen.append((c, found))
+        return shares(c, found)
+
+    shares = margins.share
+    monkeypatch.setattr(margins, "share", share)
+    _program(_conv(_weights(16, 8, 3, 3), rate, stride), (2, 8, *size))
+    ((c, found),) = seen
+    for th, tw in ((1, 1), (1, 4), (2, 3), (3, 30)):
+        tile = Tile(th, tw, 1, 16)
+        rows = {it.name: n for it, n in zip(c.rows[::-1], (tw, th), strict=False)}
+        wanted = 1.0
+        for tap in margins.taps(c, tile, found):
+            (it,) = tap.rows
+            extent, count = dims.evaluate(it.extent, {}), dims.evaluate(tap.it.extent, {})
+            height = min(rows.get(it.name, 1), extent)
+            steps = []
+            for start in range(0, extent, height):
+                first = min(start, extent - height)
+                last = first + height - 1
+                stop = dims.evaluate(tap.stop, {it.name: first})
+                steps.append(max(stop - dims.evaluate(tap.start, {it.name: last}), 0) / count)
+            wanted *= float(np.mean(steps))
+        assert shares(c, found)(tile) == pytest.approx(wanted)
+        assert 0 < wanted <= 1
+    if size == (4, 4):
+        assert shares(c, found)(Tile(1, 1, 1, 16)) == pytest.approx((10 / 12) ** 2)
+        assert shares(c, found)(Tile(4, 4, 1, 16)) == 1
 
 
 def test_weights_that_are_not_finite_meet_the_zeros_around() -> None:
