@@ -24,7 +24,8 @@ TURN_CYCLES = 8.0
 @dataclass(frozen=True)
 class Product:
     """Sizes of a sum of products: height x width rows, n columns, `steps` summed, all of it
-    `batch` times. group: steps that one multiplication takes.
+    `batch` times. group: steps that one multiplication takes. part: rows of the tiles for what is
+    left of the width, 0 where that takes a whole tile.
     """
 
     height: int
@@ -33,6 +34,13 @@ class Product:
     steps: int
     batch: int = 1
     group: int = 1
+    part: int = 0
+
+    def tiles(self, th: int, tw: int) -> float:
+        """Register tiles of all rows."""
+        parts = math.ceil(self.width / self.part) * self.part if self.part else 0
+        across = parts / tw if 0 < self.part < tw else math.ceil(self.width / tw)
+        return math.ceil(self.height / th) * across
 
 
 def chains(machine: Machine) -> int:
@@ -62,7 +70,7 @@ def tile_cycles(
 ) -> float:
     """All of a product by register tiles of th x tw rows and so many vectors of columns."""
     panels = math.ceil(product.n / (vectors * lanes))
-    tiles = math.ceil(product.height / th) * math.ceil(product.width / tw)
+    tiles = product.tiles(th, tw)
     step = step_cycles(machine, th * tw, vectors)
     late = waiting(machine, th * tw * vectors * MAX_SETS)
     return product.batch * panels * tiles * (product.steps / product.group) * step * late

@@ -50,10 +50,11 @@ _SPARED = (2, 4)
 _UNPACKED_SPARED = (3, 2)
 LEAST_ROWS = 4
 # A tile is chosen for so many rows where only a run knows how many there are, and what is left of
-# them is done by tiles of so many. Of few weights, which a row reads from the first-level cache, it
-# is done row by row: the code for four costs more time to compile than it ever saves.
+# them is done by tiles of so many at most, or of one. Of few weights, which a row reads from the
+# first-level cache, it is done row by row: the code for four costs more time to compile than it
+# ever saves.
 LIKELY_ROWS = 64
-PART_ROWS = (4, 1)
+PART_ROWS = 4
 FEW_WEIGHTS = 4096
 # Accumulators of a tile of bytes, and how much longer one of the equal tiles may take.
 LEAST_SUMS, MOST_SUMS, ABOUT = 8, 16, 1.015
@@ -215,13 +216,15 @@ def tiles(
     for vectors in range(1, MAX_VECTORS + 1):
         free = target.vector_registers - spared[0] * vectors - spared[1]
         limit = min(free // vectors, _most_rows(c, target))
+        if size.part and limit > size.part:
+            limit -= limit % size.part
         if limit < 1:
             break
         wide = vectors > 4 and size.height * size.width > 4
         if wide and (limit < LEAST_WIDE_ROWS or not _pads_less(size.n, vectors, lanes)):
             continue
         for most in range(limit, 0, -1):
-            th, tw = _fit_rows(size.height, size.width, most)
+            th, tw = _fit_rows(size, most)
             tile = Tile(th, tw, vectors, lanes, cost.sets(machine, th * tw * vectors))
             cycles = cost.tile_cycles(machine, size, th, tw, vectors, lanes)
             cycles *= share(tile) if compact else 1.0
@@ -262,19 +265,25 @@ def _raised(c: Contraction, size: cost.Product) -> cost.Product:
     missing = -(-LIKELY_ROWS // (size.height * size.width))
     for it, name in zip(reversed(c.rows[-2:]), ("width", "height"), strict=False):
         if not isinstance(it.extent, int):
-            return replace(size, **{name: getattr(size, name) * missing})
+            part = PART_ROWS if name == "width" and _is_open(c) else 0
+            return replace(size, part=part, **{name: getattr(size, name) * missing})
     return size
+
+
+def _is_open(c: Contraction) -> bool:
+    """Whether only a run tells how many rows there are along the last iterator, and only there."""
+    return [isinstance(it.extent, int) for it in c.rows[-2:]] in ([False], [True, False])
 
 
 def parts_of(c: Contraction, tile: Tile, axis: int, target: Target) -> tuple[Tile, ...]:
     """The tiles for what is left of a dynamic number of rows along one axis, longest first."""
     few = product(it.extent for it in (c.n, *c.reduced))
-    sizes = (1,) if isinstance(few, int) and few <= FEW_WEIGHTS else PART_ROWS
     size = tile.tw if axis else tile.th
+    sizes = {1} if isinstance(few, int) and few <= FEW_WEIGHTS else {min(PART_ROWS, size - 1), 1}
     machine = machine_of(target)
     found = []
-    for part in sizes:
-        if part <= size // 2:
+    for part in sorted(sizes, reverse=True):
+        if 0 < part < size:
             th, tw = (tile.th, part) if axis else (part, tile.tw)
             sets = cost.sets(machine, th * tw * tile.vectors)
             found.append(replace(tile, th=th, tw=tw, sets=sets))
@@ -345,10 +354,14 @@ def _row_extents(c: Contraction, hints: Mapping[str, int]) -> tuple[int, int]:
     return extents[0], extents[1]
 
 
-def _fit_rows(height: int, width: int, limit: int) -> tuple[int, int]:
-    """Split width evenly into tiles of at most `limit` rows; short widths take several rows."""
+def _fit_rows(size: cost.Product, limit: int) -> tuple[int, int]:
+    """Split width evenly into tiles of at most `limit` rows; short widths take several rows.
+
+    Where smaller tiles do what is left, it is not split evenly.
+    """
+    height, width = size.height, size.width
     if width > limit:
-        return 1, -(-width // -(-width // limit))
+        return 1, limit if size.part else -(-width // -(-width // limit))
     th = max(limit // width, 1)
     return -(-height // -(-height // th)), width
 

@@ -171,7 +171,10 @@ class ContractionSchedule:
         return steps * max(rows * self.tile.vectors / 2, self.tile.vectors) + 4 * rows
 
     def _tile_or_parts(self) -> None:
-        """A tile; where the run has fewer rows, tiles of as many as there are."""
+        """A tile; where the run has fewer rows, tiles of as many as there are.
+
+        Where few are missing and there are rows before, the tile begins earlier.
+        """
         firsts = [
             tiles.dim * size
             for tiles, size in zip(self.tiles, (self.tile.th, self.tile.tw), strict=True)
@@ -180,32 +183,39 @@ class ContractionSchedule:
             self._tile(self.tile, firsts)
             return
         axis = self.open
-        left = self.e.index(self.tiled[axis].extent - firsts[axis])
+        extent, size = self.tiled[axis].extent, self._size(axis)
+        left = self.e.index(extent - firsts[axis])
+        full, starts = self.b.ge(left, self.e.index(size)), list(firsts)
+        # Of memory that is read and written no row is computed twice.
+        if not self.e.aliased:
+            part = (self.parts[0].th, self.parts[0].tw)[axis]
+            nearly = self.b.gt(left, self.e.index(max(size - part, part)))
+            full = self.b.and_(nearly, self.b.ge(self.e.index(extent), self.e.index(size)))
+            starts[axis] = minimum(firsts[axis], extent - size)
         self._either(
-            self.b.ge(left, self.e.index(self._size(axis))),
-            lambda: self._tile(self.tile, firsts),
-            lambda: self._parts(self.parts, firsts, axis, left),
+            full,
+            lambda: self._tile(self.tile, starts),
+            lambda: self._parts(firsts, axis, minimum(extent - firsts[axis], size)),
         )
 
-    def _parts(
-        self, parts: Sequence[Tile], firsts: Sequence[DimLike], axis: int, left: Value
-    ) -> None:
-        """Tiles of the first of `parts` for the `left` rows, unless the next ones do."""
-        part, *others = parts
-        if others:
-            self._either(
-                self.b.gt(left, self.e.index((others[0].th, others[0].tw)[axis])),
-                lambda: self._parts([part], firsts, axis, left),
-                lambda: self._parts(others, firsts, axis, left),
-            )
-            return
+    def _parts(self, firsts: Sequence[DimLike], axis: int, left: DimLike) -> None:
+        """Tiles of the first of the parts for the `left` rows; a last single row has its own."""
+        part, *single = self.parts
         size = (part.th, part.tw)[axis]
-        turns = ceildiv(minimum(self.tiled[axis].extent - firsts[axis], self._size(axis)), size)
+        turns = floordiv(left + size - 2, size) if single else ceildiv(left, size)
         turn = Iter(f"{self.tiled[axis].name}u", turns)
+
+        def begins(at: DimLike) -> list[DimLike]:
+            return [first + at * (n == axis) for n, first in enumerate(firsts)]
+
         with self.e.loop(turn):
-            starts = list(firsts)
-            starts[axis] = firsts[axis] + turn.dim * size
-            self._tile(part, starts)
+            self._tile(part, begins(turn.dim * size))
+        if single:
+            self._either(
+                self.b.gt(self.e.index(left), self.e.index(turns * size)),
+                lambda: self._tile(single[0], begins(turns * size)),
+                lambda: None,
+            )
 
     def _size(self, axis: int) -> int:
         return (self.tile.th, self.tile.tw)[axis]
