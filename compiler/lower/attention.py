@@ -8,6 +8,7 @@ docs/decisions/0008-attention.md.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -116,6 +117,8 @@ class Composition:
         self.outer = group.outer
         self.access = access
         self.diagonal = group.diagonal
+        # Equal groups get equal names, and so equal fingerprints.
+        self.names = itertools.count()
         first, second = products(group.ops)
         self.scores, self.weights = first.result, second.operands[0]
         self.second = second
@@ -164,7 +167,7 @@ class Composition:
     # -- the chain ------------------------------------------------------------------------------
 
     def _composer(self, staged: Mapping[Value, Access]) -> Composer:
-        return Composer(self.ops, self.outer, self.access, staged)
+        return Composer(self.ops, self.outer, self.access, staged, self.names)
 
     def _whole(self) -> Access:
         """Rows of scores, or of what has taken their place."""

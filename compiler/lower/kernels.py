@@ -169,7 +169,9 @@ class KernelBuilder:
             values: values_at,
         }
         own = memory.every
-        return [self.maker.function(group.name, reads, [outside, *own], places, [schedule])]
+        writes = [outside, *own]
+        # The plan and the kind of schedule follow from what was found.
+        return [self.maker.function(group.name, reads, writes, places, [schedule], found)]
 
     @staticmethod
     def _part(group: Group, ops: Sequence[Op]) -> Group:

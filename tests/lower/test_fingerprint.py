@@ -30,6 +30,22 @@ func @main(%x: f32[64, 48], %w: f32[48, 48]) -> (y) {
 }
 """
 
+ATTENTION = """tfc 1 graph
+
+func @main(%x: f32[2, 16, 8], %k: f32[2, 8, 16], %v: f32[2, 16, 8]) -> (y) {
+  %a = matmul(%x, %k) : f32[2, 16, 16]
+  %b = softmax(%a) {axis = -1} : f32[2, 16, 16]
+  %c = matmul(%b, %v) : f32[2, 16, 8]
+  %d = matmul(%c, %k) : f32[2, 16, 16]
+  %e = softmax(%d) {axis = -1} : f32[2, 16, 16]
+  %f = matmul(%e, %v) : f32[2, 16, 8]
+  %g = matmul(%f, %k) : f32[2, 16, 16]
+  %h = softmax(%g) {axis = -1} : f32[2, 16, 16]
+  %y = matmul(%h, %v) : f32[2, 16, 8]
+  return(%y)
+}
+"""
+
 
 def value() -> Value:
     return Value(TensorType(F32, (8,)), Block(), 0)
@@ -82,8 +98,9 @@ def stores(number: float, name: str) -> Function:
     return Function(name, block, "kernel")
 
 
+@pytest.mark.parametrize("layers", [LAYERS, ATTENTION], ids=["products", "attention"])
 def test_equal_layers_are_emitted_once_and_the_program_is_the_same(
-    monkeypatch: pytest.MonkeyPatch,
+    layers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     emitters: list[Emitter] = []
     start = Emitter.__init__
@@ -94,12 +111,12 @@ def test_equal_layers_are_emitted_once_and_the_program_is_the_same(
 
     monkeypatch.setattr(Emitter, "__init__", counted)
     options = Options(parse_target("avx2"), cache=None)
-    program = lower_module(parse_text(LAYERS), options)
+    program = lower_module(parse_text(layers), options)
     once, text = len(emitters), print_module(program)
     calls = [op for op in program.main.block if op.name == "call"]
     assert len(calls) > once
 
     emitters.clear()
     monkeypatch.setattr("tfc.compiler.lower.maker.fingerprint", lambda parts, buffers: object())
-    assert print_module(lower_module(parse_text(LAYERS), options)) == text
+    assert print_module(lower_module(parse_text(layers), options)) == text
     assert len(emitters) == len(calls)
