@@ -22,7 +22,6 @@ from tfc.ir.dims import (
     bounds,
     ceildiv,
     coefficient,
-    floordiv,
     maximum,
     minimum,
     substitute,
@@ -124,6 +123,8 @@ def _along(c: Contraction, found: Sequence[Margin]) -> list[Taps]:
         if move is None:
             return []
         moves.append(move)
+    if not _stay(moves, found):
+        return []
     taps = [
         _taps(c, margin, [move for move in moves if move.axis == axis])
         for axis, margin in enumerate(found)
@@ -214,21 +215,35 @@ def _move(it: Iter, stride: DimLike, found: Sequence[Margin]) -> Move | None:
             unit = margin.stride // stride
             if isinstance(unit, int) and isinstance(it.extent, int) and 0 < unit < it.extent:
                 options.append(Move(it, axis, 1, unit))
-    # Along the longest stride, since no iterator leaves its axis.
+    # Along the longest stride: one that leaves an axis runs along another.
     return min(options, key=lambda move: (-move.unit, move.step)) if options else None
 
 
+def _stay(moves: Sequence[Move], found: Sequence[Margin]) -> bool:
+    """Whether the place along each axis is what its own iterators add up to.
+
+    So they do not leave the axis, all of them at their ends, and nothing else runs through axes
+    inside of that along which an iterator makes several steps in one place.
+    """
+    for axis, margin in enumerate(found):
+        along = [move for move in moves if move.axis == axis]
+        reach = sum((m.step * (ceildiv(m.it.extent, m.unit) - 1) for m in along), start=0)
+        least, _ = bounds(margin.size - 1 - reach, {})
+        if least is None or least < 0:
+            return False
+        inside = {k for k, m in enumerate(found) if margin.stride % m.stride == 0} - {axis}
+        if any(m.unit != 1 for m in along) and any(m.axis in inside for m in moves):
+            return False
+    return True
+
+
 def _taps(c: Contraction, margin: Margin, along: Sequence[Move]) -> Taps | None:
-    """The reduced iterator along an axis, if there is one and all stay within the axis."""
+    """The reduced iterator along a padded axis, if there is one."""
     reduced = [move for move in along if move.it in c.reduced]
     if len(reduced) != 1 or (margin.lo == 0 and margin.hi == margin.size):
         return None
     (tap,) = reduced
     if tap.it.extent % tap.unit != 0 or any(m.unit != 1 for m in along if m is not tap):
-        return None
-    reach = sum((m.step * (floordiv(m.it.extent, m.unit) - 1) for m in along), start=0)
-    least, _ = bounds(margin.size - 1 - reach, {})
-    if least is None or least < 0:
         return None
     others = [m for m in along if m is not tap]
     first = sum((m.step * m.it.dim for m in others), start=0)

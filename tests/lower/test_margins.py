@@ -57,6 +57,14 @@ def _conv(weights: Array, rate: int = 1, stride: int = 1, pads: Any = None, grou
     return make
 
 
+def _window(weights: Array, strides: tuple[int, int], pads: Any) -> Any:
+    def make(b: Any, x: Value) -> Value:
+        w = b.constant(weights)
+        return b.conv(x, w, strides=strides, pads=pads, dilations=(1, 1), groups=1)  # type: ignore[no-any-return]
+
+    return make
+
+
 def _weights(*shape: int) -> Array:
     return RNG.standard_normal(shape, np.float32)
 
@@ -82,6 +90,22 @@ def test_any_picture_by_one_program(rate: int, stride: int, pads: Any) -> None:
 def test_pictures_of_a_fixed_size(size: tuple[int, int], rate: int, taps: tuple[int, int]) -> None:
     pads = tuple(((n - 1) * rate // 2,) * 2 for n in taps)
     _agree(_program(_conv(_weights(32, 8, *taps), rate, 1, pads), (2, 8, *size)), (2, 8, *size))
+
+
+@pytest.mark.parametrize("taps", [(1, 2), (3, 2)])
+def test_rows_and_columns_that_are_one_iterator(taps: tuple[int, int]) -> None:
+    """Windows side by side read every column once, so that they go on behind the end of a row."""
+    pads = ((taps[0] // 2,) * 2, (1, 1))
+    make = _window(_weights(4, 4, *taps), (1, 2), pads)
+    _agree(_program(make, (1, 4, 4, 6)), (1, 4, 4, 6))
+
+
+@pytest.mark.parametrize("channels", [1, 8])
+def test_rows_of_open_number_and_columns_that_are_one_iterator(channels: int) -> None:
+    make = _window(_weights(3, channels, 2, 1), (1, 1), ((1, 1), (0, 0)))
+    parts = _program(make, (1, channels, H, 5))
+    for rows in (1, 4, 9):
+        _agree(parts, (1, channels, rows, 5))
 
 
 def test_groups_and_lines() -> None:
