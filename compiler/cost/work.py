@@ -1,6 +1,7 @@
 """What one call of a kernel does: arithmetic, accesses and memory touched, as estimates.
 
-Counts its loops without running them; a bound that an outer index decides is taken at the middle.
+Counts its loops without running them; a bound that an outer index decides is taken at the middle,
+of an even number of tasks at both of the middle ones.
 """
 
 from __future__ import annotations
@@ -126,9 +127,7 @@ class _Counter:
                 return self._for(op, known)
             case "parallel":
                 count = known.get(op.operands[0], 1)
-                known[op.regions[0].args[0]] = max(count - 1, 0) // 2
-                inside = self.block(op.regions[0], known).times(count)
-                return replace(inside, tasks=max(count, 1))
+                return replace(self._tasks(op.regions[0], count, known), tasks=max(count, 1))
             case "if":
                 taken = known.get(op.operands[0])
                 regions = (
@@ -166,6 +165,15 @@ class _Counter:
                 return Work(stores=rows, all=rows)
         return Work()
 
+    def _tasks(self, task: Block, count: int, known: Known) -> Work:
+        """All tasks, by the middle one, or by the two beside the middle."""
+        middle = {max(count - 1, 0) // 2, count // 2}
+        total = Work()
+        for number in middle:
+            known[task.args[0]] = number
+            total = total + self.block(task, known)
+        return total.times(count / len(middle))
+
     def _for(self, op: Op, known: Known) -> Work:
         lo, hi = (known.get(bound, 0) for bound in op.operands[:2])
         trips = max(0, -((lo - hi) // op.attrs.step))
@@ -196,6 +204,9 @@ class _Counter:
             flops = _FLOPS.get(op.name, 0) * lanes
             units = count * UNIT_CYCLES.get(op.name, _MATH_CYCLES if op.name in MATH else 1)
             return Work(flops=flops, units=units, all=units)
+        if op.name == "select" and op.operands[0] not in known and op.operands[1] in known:
+            # Of a choice that the data make the first is likely.
+            known[op.result] = known[op.operands[1]]
         fold = _INTEGER.get(op.name)
         if fold is not None and all(value in known for value in op.operands):
             known[op.result] = fold(*(known[value] for value in op.operands))

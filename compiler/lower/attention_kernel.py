@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from tfc.compiler.cost import attention as attention_cost
 from tfc.compiler.cost import contraction as cost
+from tfc.compiler.cost.attention import VECTORS
 from tfc.compiler.cost.expression import estimate
 from tfc.compiler.cost.machine import machine_of
 from tfc.compiler.lower.attention import ROW
-from tfc.compiler.lower.attention_plan import SEEN, VECTORS, Plan, runs_along
+from tfc.compiler.lower.attention_plan import SEEN, Plan, runs_along
 from tfc.compiler.lower.compose import Nest, Output
 from tfc.compiler.lower.contract_kernel import multiply_add
 from tfc.compiler.lower.emitter import Emitter, Lane
@@ -28,9 +30,6 @@ from tfc.ir.core import Value
 from tfc.ir.dims import Dim, DimLike, bounds, ceildiv, floordiv, minimum, substitute, symbol
 from tfc.ir.ops.control import MODERATE
 from tfc.ir.types import BOOL, BufferType, VectorType
-
-# Cycles of a vector of weights: an exponential, a quotient, loads and stores.
-ROW_CYCLES = 20
 
 
 @dataclass(frozen=True)
@@ -99,13 +98,10 @@ class AttentionSchedule:
     def _cycles(self) -> float:
         """Cycles of one task."""
         plan = self.plan
-        keys: float = estimate(self.a.key.extent, self.hints)
         rows = estimate(plan.tiles, self.hints) * plan.rows
-        if plan.unit:
-            middle = estimate(self.a.rows, self.hints) // 2
-            keys = estimate(plan.needed(middle), self.hints)
-        sums = (plan.depth + plan.columns) / 2
-        return rows * keys * (sums + ROW_CYCLES) / plan.lanes
+        task = replace(plan.head, rows=rows)
+        tile = plan.vectors, plan.part
+        return attention_cost.head_cycles(machine_of(self.target), task, plan.rows, tile)
 
     # -- which keys are needed ------------------------------------------------------------------
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from tfc.compiler.cost import attention as cost
+from tfc.compiler.cost.choice import Chooser
 from tfc.compiler.cost.expression import estimate
+from tfc.compiler.cost.machine import machine_of
 from tfc.compiler.lower.attention import Attention, divisor_of, narrow_side
 from tfc.compiler.lower.decay import with_decays
 from tfc.compiler.target import Target
@@ -24,17 +26,10 @@ from tfc.ir.dims import (
 )
 from tfc.ir.types import BF16
 
-VECTORS = 2
-MAX_VECTORS = 8
 # Steps of a `dot` of bf16.
 PAIR = 2
 # In a tile, how many keys its rows need, in units of them.
 SEEN = "seen.a"
-# Fewer rows than this are multiplied by keys where they lie.
-LEAST_ROWS = 6
-# Tasks wanted of a kernel, and the fewest rows for which a task packs its keys again.
-TASKS = 16
-TASK_ROWS = 48
 # Rows that are multiples of 4 KiB apart would compete for the same few lines of L1.
 GAP_BYTES = 64
 L1_STRIDE_BYTES = 4096
@@ -42,7 +37,8 @@ L1_STRIDE_BYTES = 4096
 
 @dataclass(frozen=True)
 class Plan:
-    """How an attention runs: tiles of `rows` queries, `tiles` of them in one task.
+    """How an attention runs: tiles of `rows` queries, `tiles` of them in one task. head: of likely
+    sizes.
 
     direct: queries are read where they lie, else each tile of them is computed into memory.
     packed: keys are packed into panels of VECTORS vectors first, else multiplied where they lie.
@@ -53,7 +49,7 @@ class Plan:
     """
 
     attention: Attention
-    lanes: int
+    head: cost.Head
     rows: int
     tiles: DimLike
     direct: bool
@@ -64,6 +60,10 @@ class Plan:
     part: int
     dots: bool
     unit: int
+
+    @property
+    def lanes(self) -> int:
+        return self.head.lanes
 
     @property
     def seen(self) -> DimLike:
@@ -81,7 +81,7 @@ class Plan:
     @property
     def block(self) -> int:
         """Keys of a panel."""
-        return VECTORS * self.lanes
+        return cost.VECTORS * self.lanes
 
     @property
     def step(self) -> int:
@@ -161,21 +161,22 @@ def _extent(it: Iter) -> int:
     return it.extent
 
 
-def make_plan(a: Attention, target: Target, hints: Mapping[str, int]) -> Plan | None:
+def make_plan(
+    a: Attention, target: Target, hints: Mapping[str, int], chooser: Chooser
+) -> Plan | None:
     """Choose tiles and tasks; None where depth or columns are not known."""
     if not isinstance(a.depth.extent, int) or not isinstance(a.column.extent, int):
         return None
     lanes = target.lanes(a.dtype)
-    a, dots = _with_dots(a, target, max(estimate(a.rows, hints), 1))
-    registers = target.vector_registers
     count = max(estimate(a.rows, hints), 1)
+    a, dots = _with_dots(a, target, count)
     along = runs_along(a.right, a.depth)
     direct = isinstance(a.left, Load) and runs_along(a.left, a.depth)
-    packed = count >= LEAST_ROWS or not along
-    rows = _tile_rows(count, (registers - VECTORS - 1) // VECTORS)
-    columns = _extent(a.column)
-    width = min(lanes, 1 << (columns - 1).bit_length())
-    vectors, part = _second_tile(-(-columns // width), rows, registers)
+    packed = count >= cost.LEAST_ROWS or not along
+    machine, head = machine_of(target), _head(a, lanes, dots, hints)
+    rows = chooser.choose("tile", cost.score_tiles(machine, head))
+    width = min(lanes, 1 << (head.columns - 1).bit_length())
+    tile = chooser.choose("tile", cost.value_tiles(machine, head, rows, width))
     tiles = _tiles_of_task(a, rows, count, hints)
     weight = with_decays(a.weight, a.scratch)
     if weight is not a.weight:
@@ -183,7 +184,7 @@ def make_plan(a: Attention, target: Target, hints: Mapping[str, int]) -> Plan | 
     unit = 0
     if a.limit is not None and packed and _reduces_keys(a):
         unit = lanes if a.key.extent % lanes == 0 else 1
-    plan = Plan(a, lanes, rows, tiles, direct, packed, along, width, vectors, part, dots, unit)
+    plan = Plan(a, head, rows, tiles, direct, packed, along, width, *tile, dots, unit)
     return replace(plan, attention=_up_to(a, plan.seen)) if unit else plan
 
 
@@ -191,7 +192,7 @@ def _with_dots(a: Attention, target: Target, count: int) -> tuple[Attention, boo
     """The attention with sides of bf16 where both products can be of `dot`, else as it is."""
     narrow = [narrow_side(side) for side in (a.left, a.right, a.share, a.values)]
     left, right, share, values = narrow
-    if left is None or right is None or share is None or values is None or count < LEAST_ROWS:
+    if left is None or right is None or share is None or values is None or count < cost.LEAST_ROWS:
         return a, False
     lanes = target.lanes(a.dtype)
     fits = _extent(a.depth) % PAIR == 0 and _extent(a.column) >= lanes
@@ -235,41 +236,19 @@ def runs_along(side: Expr, depth: Iter) -> bool:
     return steps in ({1}, {0, 1})
 
 
-def _tile_rows(count: int, limit: int) -> int:
-    """The rows of a register tile that waste the least, and reuse the most."""
-    if count <= limit:
-        return count
-
-    def cost(rows: int) -> float:
-        return math.ceil(count / rows) * rows * (1 + 0.5 * (1 / rows + 1 / VECTORS))
-
-    return min(range(limit, limit // 2, -1), key=cost)
-
-
-def _second_tile(total: int, rows: int, registers: int) -> tuple[int, int]:
-    """Vectors and rows of the second product's register tile; the rows divide `rows`."""
-    best: tuple[float, int, int] | None = None
-    for vectors in range(1, min(total, MAX_VECTORS) + 1):
-        limit = (registers - vectors - 1) // vectors
-        fitting = [part for part in range(1, rows + 1) if rows % part == 0 and part <= limit]
-        if not fitting:
-            break
-        part = fitting[-1]
-        waste = math.ceil(total / vectors) * vectors / total
-        cost = waste * (1 + 0.25 * (1 / part + 1 / vectors))
-        if best is None or cost < best[0]:
-            best = (cost, vectors, part)
-    assert best is not None
-    return best[1], best[2]
+def _head(a: Attention, lanes: int, dots: bool, hints: Mapping[str, int]) -> cost.Head:
+    """The likely sizes of a head."""
+    rows, keys = (max(estimate(dim, hints), 1) for dim in (a.rows, a.key.extent))
+    if a.limit is not None and a.row is not None:
+        middle = substitute(a.limit, {a.row.name: rows // 2})
+        keys = min(max(estimate(middle, hints), 1), keys)
+    group = PAIR if dots else 1
+    return cost.Head(rows, keys, _extent(a.depth), _extent(a.column), lanes, group)
 
 
 def _tiles_of_task(a: Attention, rows: int, count: int, hints: Mapping[str, int]) -> DimLike:
     """How many tiles one task takes: all of a head's, unless there are few heads."""
     heads = max(estimate(product(it.extent for it in a.batch), hints), 1)
     tiles = ceildiv(a.rows, rows)
-    if heads >= TASKS:
-        return tiles
-    least = -(-TASK_ROWS // rows)
-    wanted = -(-count * heads // (rows * TASKS))
-    each = max(least, wanted)
-    return tiles if isinstance(tiles, int) and tiles <= each else each
+    each = cost.tiles_in_task(rows, heads, count)
+    return tiles if each is None or (isinstance(tiles, int) and tiles <= each) else each

@@ -136,7 +136,7 @@ class KernelBuilder:
 
     def _attention_steps(self, group: Group, found: attention.Attention) -> list[Step] | None:
         ((_, outside),) = group.results
-        plan = plan_attention(found, self.target, self.hints)
+        plan = plan_attention(found, self.target, self.hints, self.chooser)
         if plan is None:
             return None
         workers = symbol(THREADS)

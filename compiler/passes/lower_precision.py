@@ -6,6 +6,7 @@ close to the producer as views allow, so that what only such ops use is stored a
 
 from __future__ import annotations
 
+from tfc.compiler.cost.attention import LEAST_ROWS
 from tfc.compiler.evaluate import constant_array, is_constant
 from tfc.compiler.passman import PassContext
 from tfc.compiler.rewrite import blocks_of
@@ -17,8 +18,6 @@ from tfc.ir.dims import DimLike, symbol
 from tfc.ir.opdef import OPS, Kind, OpDef, Trait
 from tfc.ir.types import BF16, F32
 
-# Fewer queries than this are multiplied by keys where they lie, which are not rounded.
-FEW_ROWS = 6
 _PAD, _CONCAT, _CAST = OPS["pad"], OPS["concat"], OPS["cast"]
 
 
@@ -127,11 +126,11 @@ def _products(group: Op) -> list[Op]:
 
 
 def _rows_between(op: Op) -> bool:
-    """Whether the op is a group of two products, which are of more than a few rows."""
+    """Whether the op is a group of two products, whose keys are not read where they lie."""
     if op.defn is not OPS["fused"] or len(_products(op)) != 2:
         return False
     rows = tensor_type(_products(op)[0].result).shape[-2]
-    return not isinstance(rows, int) or rows >= FEW_ROWS
+    return not isinstance(rows, int) or rows >= LEAST_ROWS
 
 
 def _is_rounded(value: Value) -> bool:

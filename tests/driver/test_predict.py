@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from tests.lower.native import graph
+from tfc.compiler.cost.attention import Head, score_tiles
 from tfc.compiler.cost.machine import machine_of
 from tfc.compiler.cost.predict import CALL_SECONDS, predict
 from tfc.compiler.cost.work import work_of
@@ -89,3 +91,30 @@ def test_threads_share_tasks_but_not_memory() -> None:
         predict(doubled(size), {}, MACHINE, 2).seconds
         > 0.99 * predict(doubled(size), {}, MACHINE).seconds
     )
+
+
+def attention(length: int, causal: bool) -> Function:
+    given = [TensorType(F32, (4, length, 64))] * 3
+
+    def make(b: GraphBuilder, q: Value, k: Value, v: Value) -> Value:
+        scores = b.matmul(q, b.transpose(k, perm=(0, 2, 1)))
+        if causal:
+            hidden = np.triu(np.full((length, length), -np.inf), 1)
+            scores = b.add(scores, b.constant(hidden, F32))
+        return b.matmul(b.softmax(scores, axis=-1), v)  # type: ignore[no-any-return]
+
+    return kernel_of(graph(given, make))
+
+
+def test_of_keys_behind_a_diagonal_half_are_predicted() -> None:
+    whole, half = (predict(attention(512, causal), {}, MACHINE) for causal in (False, True))
+    assert whole.work.flops > 4 * 4 * 512 * 512 * 64
+    assert 0.45 < half.work.flops / whole.work.flops < 0.65
+    assert 0.45 < half.seconds / whole.seconds < 0.7
+
+
+def test_tiles_of_scores_pad_few_rows() -> None:
+    def rows(count: int) -> int:
+        return score_tiles(MACHINE, Head(count, 64, 64, 64, 16))[0].value
+
+    assert [rows(count) for count in (5, 128, 197, 1024)] == [5, 8, 11, 13]
