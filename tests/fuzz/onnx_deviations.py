@@ -311,6 +311,7 @@ DEVIATIONS: dict[str, Sequence[Deviation]] = {
     "Col2Im": (Deviation("but in two dims, dilations mix up elements", _dilated),),
     "OneHot": (Deviation("negative indices always count from the end", _from_the_end, before=11),),
     "RotaryEmbedding": (Deviation("products are fused with sums, and reach further", _huge),),
+    "Attention": (Deviation("infinite scores count as the largest finite ones", _no_finite),),
     "CausalConvWithState": (Deviation("SiLU ends at about -18, in 0", _saturated_silu),),
     "Resize": (
         _LOST, Deviation("filters that widen miss the corners, and integers", _corners),
