@@ -20,7 +20,7 @@ from tfc.compiler.target import Target
 from tfc.ir.core import Function
 
 # The thread needs Python for a moment between its calls of LLVM; by default it waits 5 ms for it.
-_SWITCH_SECONDS = 5e-4
+_SWITCH_SECONDS = 1e-4
 
 
 class Emission:
