@@ -21,13 +21,15 @@ from tfc.ir.core import Value
 from tfc.ir.dims import Dim, DimLike, bounds, coefficient, symbol, symbol_name, symbols_of
 from tfc.ir.dims import Interval as Bounds
 from tfc.ir.ops.const import constant
-from tfc.ir.types import F32, F64, DType
+from tfc.ir.types import F32, F64, I32, I64, DType
 
 Interval = tuple[float, float]
 Known = Mapping[Value, Interval]
 
 # The place in the last two axes.
 ROW, KEY = symbol("row.t"), symbol("key.t")
+# Numbers that added to positions leave them within 32 bits.
+MOST_SHIFT = 1 << 30
 NO, YES, MAYBE = (0.0, 0.0), (1.0, 1.0), (0.0, 1.0)
 
 
@@ -167,24 +169,23 @@ def _zeros(difference: DimLike) -> Iterator[DimLike]:
 
 
 def integer(expr: Expr) -> DimLike | None:
-    """The dim that an expression of integers is, None where it is none."""
-    if expr.dtype.kind not in "iu":
+    """The dim that an expression of integers is, None where it is none or might wrap."""
+    if expr.dtype not in (I32, I64):
         return None
     match expr:
         case Position():
             return expr.dim
-        case Number():
-            return int(expr.value)  # type: ignore[arg-type]
+        case Number(value) if not isinstance(value, complex) and abs(value) <= MOST_SHIFT:
+            return int(value)
         case Apply("cast", (x,)):
             return integer(x)
         case Apply("neg", (x,)):
             own = integer(x)
             return None if own is None else -own
-        case Apply("add" | "sub" | "mul" as name, (x, y)):
+        case Apply("add" | "sub" as name, (x, y)):
             a, b = integer(x), integer(y)
-            if a is None or b is None:
-                return None
-            return a + b if name == "add" else a - b if name == "sub" else a * b
+            if a is not None and b is not None:
+                return a + b if name == "add" else a - b
     return None
 
 

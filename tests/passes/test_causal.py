@@ -15,7 +15,7 @@ from tfc.ir.core import Module, SymbolInfo, Value
 from tfc.ir.dims import Dim, DimLike, symbol
 from tfc.ir.text.parser import parse_module
 from tfc.ir.text.printer import print_module
-from tfc.ir.types import BOOL, F32, I32, I64, TensorType
+from tfc.ir.types import BOOL, F32, I8, I32, I64, U32, DType, TensorType
 
 INF = float("inf")
 LOWEST = float(np.finfo(np.float32).min)
@@ -193,6 +193,18 @@ def test_sizes_may_be_unknown(hidden: float) -> None:
         s, b.trilu(b.full((m, n), -INF, F32), upper=True, k=1)
     )
     assert diagonal_of(module_of(lower, M, N)) == 0
+
+
+@pytest.mark.parametrize("dtype", [I8, U32])
+def test_positions_that_may_wrap_prove_nothing(dtype: DType) -> None:
+    """Where sizes are known the comparison is a constant, which is known, too."""
+
+    def compared(b: Any, s: Any, m: DimLike, n: DimLike) -> Any:
+        row, key = positions(b, m, n, dtype)
+        return added(b, s, b.le(key, row))
+
+    assert diagonal_of(module_of(compared, M, N)) is None
+    assert diagonal_of(module_of(compared, 20, 24)) == 0
 
 
 def test_the_weights_must_be_those_of_a_softmax() -> None:
