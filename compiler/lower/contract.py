@@ -42,7 +42,8 @@ PAGE = 4096
 MAX_VECTORS = 8
 # Fewer rows by more than four vectors wait for their loads.
 LEAST_WIDE_ROWS = 3
-MIN_WORK = 512
+# Products of fewer multiply-adds are nests, along whose vectors sums of few columns run.
+MIN_WORK, MIN_WIDE_WORK, WIDE = 512, 256, 8
 # Registers that a step needs beside the accumulators: for each vector, and at all. A `dot` of
 # bytes that is no instruction widens both sides.
 _SPARED = (2, 4)
@@ -144,7 +145,8 @@ def _sort(
         reverse=True,
     )
     work = math.prod(max(estimate(it.extent, hints), 1) for it in (*others, *reduced, n))
-    if work < MIN_WORK or estimate(n.extent, hints) < 2:
+    columns = estimate(n.extent, hints)
+    if columns < 2 or work < (MIN_WORK if columns < WIDE else MIN_WIDE_WORK):
         return None
     batch = tuple(it for it in others if it.name in in_right)
     rows = tuple(it for it in others if it.name not in in_right)
