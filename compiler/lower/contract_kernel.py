@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 
 from tfc.compiler.cost.choice import Candidate
 from tfc.compiler.cost.expression import estimate, work
+from tfc.compiler.cost.machine import machine_of
 from tfc.compiler.lower import narrow
 from tfc.compiler.lower.contract import (
     Contraction,
@@ -124,6 +125,8 @@ class ContractionSchedule:
         self.streamed = streamed
         self.target = target
         self.dots = dots
+        # Of the innermost reduced iterator, for each of its turns.
+        self.steps_at_once = 1
         self.taps = {tap.it.name: tap for tap in taps}
         self.panel = panel_of(c.n, tile.block)
         padding = [Iter(f"unit{i}", 1) for i in range(2)]
@@ -162,13 +165,18 @@ class ContractionSchedule:
             self._tile_or_parts()
 
     def _cycles(self) -> float:
-        """Cycles of one tile at two multiply-adds a cycle."""
-        steps = estimate(product(it.extent for it in self.c.reduced), self.hints)
+        """Cycles of one tile at two multiply-adds a cycle, or of reading what is not near."""
+        turns = estimate(product(it.extent for it in self.c.reduced), self.hints)
         rows = self.tile.th * self.tile.tw
         if self.open is not None:
             likely = estimate(product(it.extent for it in self.tiled), self.hints)
             rows = min(rows, max(likely, 1))
-        return steps * max(rows * self.tile.vectors / 2, self.tile.vectors) + 4 * rows
+        each = max(rows * self.tile.vectors / 2, self.tile.vectors) * self.steps_at_once
+        cycles = turns * each + 4 * rows
+        if not self.streamed:
+            return cycles
+        size = turns * self.tile.block * self.c.right.load.dtype.bytes
+        return max(cycles, size / machine_of(self.target).rates.last)
 
     def _tile_or_parts(self) -> None:
         """A tile; where the run has fewer rows, tiles of as many as there are.

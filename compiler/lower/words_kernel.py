@@ -46,6 +46,7 @@ class WordSchedule(ContractionSchedule):
         super().__init__(emitter, plan.c, plan.tile, hints, True, streamed, target)
         self.plan = plan
         self.words = plan.words
+        self.steps_at_once = plan.words.count
         self.blocks = plan.c.right.blocks
         self.lanes = VectorType(U32, plan.tile.lanes)
         # Of the current block, for each vector of columns.
@@ -68,9 +69,6 @@ class WordSchedule(ContractionSchedule):
                 return
             many = self.b.gt(self.e.index(rows), self.e.index(self.plan.few))
             self._either(many, lambda: self._by_floats(panel), self.emit_rows)
-
-    def _cycles(self) -> float:
-        return super()._cycles() * self.words.count
 
     def _by_floats(self, panel: Panel) -> None:
         """Unpack the current panel, and multiply all rows by it."""

@@ -97,3 +97,11 @@ def test_parts_begin_where_tiles_do(level: str) -> None:
         x = _numbers(count, 196, 24)
         found = code.run(program, {"x0": x})["y0"]
         np.testing.assert_allclose(found, _expected(x, 48), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("columns", "shared"), [(64, False), (1200, True)])
+def test_threads_share_a_row_by_weights_from_beyond_the_cache(columns: int, shared: bool) -> None:
+    program = _program(_layer((1, 256), columns), parse_target("avx512"))
+    kernels = [f for f in program.functions.values() if f.kind == "kernel"]
+    found = any(op.name == "parallel" for f in kernels for op in f.block.walk())
+    assert found == shared
