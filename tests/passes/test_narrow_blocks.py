@@ -189,3 +189,18 @@ def test_onnx_weights_of_four_bits_stay_so(kind: int, zeros: bool, axis: int) ->
     want = X.astype(np.float64) @ wide
     found = executable({"x": X})["y"]
     np.testing.assert_allclose(found, want, rtol=0, atol=2e-6 * np.abs(want).max())
+
+
+def test_dims_of_scales_may_have_names_of_their_own() -> None:
+    """A run says that numbers and scales are of as many rows."""
+    node = helper.make_node("DequantizeLinear", ["x", "s"], ["y"], axis=1, block_size=2)
+    ports = [
+        helper.make_tensor_value_info("x", TensorProto.UINT8, ["N", 6]),
+        helper.make_tensor_value_info("s", TensorProto.FLOAT, ["M", 3]),
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, None),
+    ]
+    body = helper.make_graph([node], "g", ports[:2], ports[2:])
+    opset = [helper.make_opsetid("", 21)]
+    executable = tfc.compile(helper.make_model(body, opset_imports=opset, ir_version=10))
+    x, s = np.arange(24, dtype=np.uint8).reshape(4, 6), SCALE[:, :3]
+    np.testing.assert_array_equal(executable({"x": x, "s": s})["y"], x * np.repeat(s, 2, 1))

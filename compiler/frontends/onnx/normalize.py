@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tfc.compiler.frontends.onnx.context import Context, Results, Rule
+from tfc.compiler.frontends.onnx.context import Context, Results, Rule, Shape
 from tfc.compiler.frontends.onnx.storage import INTEGERS, limits, unpacked
 from tfc.compiler.frontends.onnx.tensors import dtype_from
 from tfc.compiler.frontends.onnx.window import lowest
@@ -341,10 +341,17 @@ def _whole_blocks(ctx: Context) -> Value | None:
     numbers = [unpacked(ctx.b, v) if tensor_type(v).dtype.kind == "s" else v for v in operands]
     if tensor_type(numbers[0]).dtype not in (U8, I8) or ctx.shape()[axis] % size != 0:
         return None
+    around = _without(ctx.shape(), axis)
+    if any(_without(tensor_type(v).shape, axis) != around for v in operands[1:]):
+        return None
     code = ctx.integer("output_dtype", 0)
     scale = ctx.cast(operands[1], F32)
     found = ctx.b.dequantize_linear(numbers[0], scale, *numbers[2:], axis=axis)
     return ctx.cast(found, dtype_from(code) if code else given)
+
+
+def _without(shape: Shape, axis: int) -> Shape:
+    return shape[:axis] + shape[axis + 1 :]
 
 
 def _dequantize(ctx: Context) -> Results:
