@@ -18,11 +18,11 @@ from tfc.compiler.passes.fuse import (
     reduced_axes,
     wrap,
 )
+from tfc.compiler.passes.triangle import Constants
 from tfc.compiler.passman import PassContext
 from tfc.compiler.rewrite import blocks_of
 from tfc.ir.body import Apply, Expr, ExprBuilder, Index, Load, Reduce, loads
 from tfc.ir.build import tensor_type
-from tfc.ir.constants import ConstantStore
 from tfc.ir.core import Block, Module, Op, Value
 from tfc.ir.dims import Call, Dim, DimLike, merge_divmod, substitute, symbols_of, walk_calls
 from tfc.ir.opdef import OPS, Kind, OpDef, Trait
@@ -35,13 +35,14 @@ MOST_PROLOGUE = 4
 
 
 def attention(module: Module, context: PassContext) -> None:
+    constants = Constants(module.constants)
     for function in module.functions.values():
         for block in blocks_of(function.block):
             if not (isinstance(block.parent, Op) and block.parent.defn is OPS["fused"]):
-                _group_block(block, module.constants, context)
+                _group_block(block, constants, context)
 
 
-def _group_block(block: Block, constants: ConstantStore, context: PassContext) -> None:
+def _group_block(block: Block, constants: Constants, context: PassContext) -> None:
     order = {op: position for position, op in enumerate(block)}
     for op in order:
         if op.block is not block or _product(op) is None or not context.allows("attention"):
@@ -61,7 +62,7 @@ class _Found:
     root: Op
 
 
-def _diagonal(scores: Op, members: list[Op], constants: ConstantStore) -> DimLike | None:
+def _diagonal(scores: Op, members: list[Op], constants: Constants) -> DimLike | None:
     """Behind which diagonal of the scores no key has a weight."""
     (second,) = (op for op in members if op is not scores and _product(op) is not None)
     reduces = [op for op in members if _defn(op).kind is Kind.REDUCTION]

@@ -10,11 +10,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tfc.compiler.passes.triangle import KEY, ROW, Interval, Region, Triangle
+from tfc.compiler.passes.triangle import KEY, ROW, Constants, Interval, Region, Triangle
 from tfc.ir.attrs import Dense
 from tfc.ir.body import Apply, Expr, ExprBuilder, Index, Load, Number, Reduce
 from tfc.ir.build import tensor_type
-from tfc.ir.constants import ConstantStore
 from tfc.ir.core import Op, Value
 from tfc.ir.dims import Dim, DimLike, bounds
 from tfc.ir.opdef import Kind, OpDef
@@ -29,7 +28,7 @@ SOLID = (Kind.ELEMENTWISE, Kind.INJECTIVE, Kind.CONSTANT)
 
 
 def diagonal(
-    scores: Value, weights: Value, reduces: Sequence[Op], constants: ConstantStore
+    scores: Value, weights: Value, reduces: Sequence[Op], constants: Constants
 ) -> DimLike | None:
     """The k for which no key behind query + k has a weight, None where none is known.
 
@@ -73,7 +72,7 @@ class _Finder:
     """Tries diagonals for a softmax between `scores` and `weights`."""
 
     def __init__(
-        self, scores: Value, weights: Value, softmax: _Softmax, constants: ConstantStore
+        self, scores: Value, weights: Value, softmax: _Softmax, constants: Constants
     ) -> None:
         rows, self.keys = tensor_type(scores).shape[-2:]
         self.triangle = Triangle(rows, self.keys, constants)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from tfc.ir.types import F32, F64, I32, I64, DType
 
 Interval = tuple[float, float]
 Known = Mapping[Value, Interval]
+T = TypeVar("T")
 
 # The place in the last two axes.
 ROW, KEY = symbol("row.t"), symbol("key.t")
@@ -41,10 +43,27 @@ class Region:
     last: DimLike
 
 
+class Constants:
+    """The constants of a program, and what was found out about parts of them."""
+
+    def __init__(self, store: ConstantStore) -> None:
+        self.store = store
+        self._known: dict[Hashable, Any] = {}
+
+    def array(self, value: Value) -> Array:
+        return constant_array(value, self.store)
+
+    def remembered(self, key: Hashable, find: Callable[[], T]) -> T:
+        """What `find` returned when it was first called for this key."""
+        if key not in self._known:
+            self._known[key] = find()
+        return self._known[key]  # type: ignore[no-any-return]
+
+
 class Triangle:
     """A matrix of `rows` and `keys`, which has at least one element."""
 
-    def __init__(self, rows: DimLike, keys: DimLike, constants: ConstantStore) -> None:
+    def __init__(self, rows: DimLike, keys: DimLike, constants: Constants) -> None:
         self.constants = constants
         self.env: dict[str, Bounds] = {}
         for extent, at in ((rows, ROW), (keys, KEY)):
@@ -73,13 +92,17 @@ class Triangle:
 
     def _steps(self, load: Load) -> Iterator[DimLike]:
         """The diagonal behind which all elements are the last one of the first row."""
+        step = self.constants.remembered(("step", _place(load)), lambda: self._step(load))
+        if step is not None:
+            yield step
+
+    def _step(self, load: Load) -> DimLike | None:
         matrix = self._matrix(load)
         if matrix is None or not matrix.low.size:
-            return
+            return None
         corner = matrix.low[0, -1]
         rows, keys = np.nonzero((matrix.low != corner) | (matrix.high != corner))
-        if rows.size:
-            yield int((keys - rows).max()) - matrix.shift
+        return int((keys - rows).max()) - matrix.shift if rows.size else None
 
     # -- values ---------------------------------------------------------------------------------
 
@@ -92,7 +115,7 @@ class Triangle:
 
     def _matrix(self, load: Load) -> _Matrix | None:
         """The elements of a constant that a load reads somewhere."""
-        array = constant_array(load.value, self.constants)
+        array = self.constants.array(load.value)
         if not array.size or np.isnan(array).any():
             return None
         axes: list[int] = []
@@ -117,9 +140,13 @@ class Triangle:
 
     def elements(self, load: Load, region: Region) -> Interval | None:
         """The interval of what a load reads of a constant in the region."""
+        key = (_place(load), region, tuple(sorted(self.env.items())))
+        return self.constants.remembered(key, lambda: self._elements(load, region))
+
+    def _elements(self, load: Load, region: Region) -> Interval | None:
         matrix = self._matrix(load)
         if matrix is None:
-            array = constant_array(load.value, self.constants)
+            array = self.constants.array(load.value)
             known = array.size and not np.isnan(array).any()
             return (float(array.min()), float(array.max())) if known else None
         first, _ = bounds(region.first + matrix.shift, self.env)
@@ -143,6 +170,16 @@ class _Matrix:
     low: Array
     high: Array
     shift: DimLike
+
+
+def _place(load: Load) -> Hashable:
+    """The element of a constant that a load reads, whatever the names of other iterators are."""
+    known = {str(ROW), str(KEY)}
+    return load.value, tuple(
+        entry if isinstance(entry, int) or (isinstance(entry, Dim) and symbols_of(entry) & known)
+        else None
+        for entry in load.index
+    )  # fmt: skip
 
 
 def _is_constant(value: Value) -> bool:
