@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -248,8 +249,12 @@ def test_a_reader_that_leaves_is_no_error(model: Path) -> None:
 
 def test_the_console_script_exits_with_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["tfc", "nonsense"])
-    with pytest.raises(SystemExit) as stop:
-        main.main()
+    try:
+        with pytest.raises(SystemExit) as stop:
+            main.main()
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
     assert stop.value.code == USAGE
 
 

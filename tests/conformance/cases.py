@@ -76,6 +76,19 @@ def cases(op: OpDef) -> Iterator[Case]:
                 yield case
 
 
+def cases_in_turn(op: OpDef) -> list[Case]:
+    """The first sample in every float type, each other one in f32 and in one more type in turn."""
+    found: list[Case] = []
+    samples = forms = 0
+    for case in cases(op):
+        if " as " not in case.label:
+            samples, forms = samples + 1, 0
+        elif samples > 1 and (samples + (forms := forms + 1)) % 3:
+            continue
+        found.append(case)
+    return found
+
+
 def differentiable(op: OpDef) -> Iterator[Case]:
     """The samples that gradients are checked on, in f64."""
     for i, sample in enumerate(op.samples()):

@@ -14,6 +14,7 @@ from tests.conformance.cases import (
     assert_close,
     call,
     cases,
+    cases_in_turn,
     make_attrs,
     reference,
     rounded,
@@ -37,7 +38,7 @@ COMPOSITE = [n for n in LOWERED if OPS[n].decompose is not None]
 ELEMENTWISE = [n for n in LOWERED if OPS[n].kind is Kind.ELEMENTWISE]
 # Narrower than most machines: without masks and fused operations, and with 16 registers.
 LEVELS = tuple(level for level in ("x86-64", "avx2") if can_run(level))
-FEW = 12
+MANY, FEW = 48, 6
 # Beyond these the ops promise a result in range only.
 LARGEST = {"sin": 1e8, "cos": 1e8, "tan": 1e8}
 
@@ -83,8 +84,19 @@ def _compare_one(
     assert_close(got, want, op.tol.get(type.dtype.name), what)
 
 
+def _spread(found: Sequence[Case], most: int) -> Sequence[Case]:
+    """At most so many of the cases, at equal distances, the first among them."""
+    return found[:: max(-(-len(found) // most), 1)]
+
+
 @pytest.mark.parametrize("name", LOWERED)
 def test_native_code_equals_reference(name: str) -> None:
+    _check(_spread(cases_in_turn(OPS[name]), MANY), host_target(), 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LOWERED)
+def test_native_code_equals_reference_on_every_sample_in_every_type(name: str) -> None:
     _check(list(cases(OPS[name])), host_target(), 2)
 
 
@@ -97,7 +109,15 @@ def test_unfused_decompositions_equal_reference(name: str) -> None:
 @pytest.mark.parametrize("name", LOWERED)
 def test_code_for_lesser_machines_equals_reference(name: str, level: str) -> None:
     samples = [case for case in cases(OPS[name]) if " as " not in case.label]
-    _check(samples[:: -(-len(samples) // FEW)], parse_target(level), 2)
+    _check(_spread(samples, FEW), parse_target(level), 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("name", LOWERED)
+def test_code_for_lesser_machines_equals_reference_on_every_sample(name: str, level: str) -> None:
+    samples = [case for case in cases(OPS[name]) if " as " not in case.label]
+    _check(samples, parse_target(level), 2)
 
 
 # -- symbolic shapes ----------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from tests.conformance.cases import (
     by_loops,
     call,
     cases,
+    cases_in_turn,
     differentiable,
     make_attrs,
     reference,
@@ -137,7 +138,7 @@ def test_strides_of_operands_do_not_matter(name: str) -> None:
 
 @pytest.mark.parametrize("name", WITH_LOOPS)
 def test_loops_equal_reference(name: str) -> None:
-    for case in cases(OPS[name]):
+    for case in cases_in_turn(OPS[name]):
         threads = 1 if " as " in case.label else 3
         _compare(case, by_loops(case, threads), reference(case))
 

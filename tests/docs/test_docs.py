@@ -1,7 +1,8 @@
 """What the documentation says can be done works, and what it names is there.
 
 Commands are the `$` lines of fenced `console` blocks, run in order for each page in a folder that
-looks like the root of a checkout. `<!-- not run: REASON -->` before a block leaves it out.
+looks like the root of a checkout. `<!-- not run: REASON -->` before a block leaves it out. Of
+tests that a page runs it is checked that there are some: this run has them, too.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ BLOCK = re.compile(r"(<!-- not run: [^>]+ -->\n\n?)?^( *)```console\n(.*?)^ *```
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
 NAMED_PATH = re.compile(rf"`((?:{'|'.join(TOP)})/[\w./-]*)`")
 INSTALL = re.compile(r"^python -m pip install [^&]+ && ")
+TESTS = re.compile(r"^python -m pytest ")
 SECONDS = 180
 OWN = ("python", "tfc")
 
@@ -70,7 +72,6 @@ def run_command(command: str, checkout: Path) -> subprocess.CompletedProcess[str
         "PATH": f"{checkout.parent / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "PYTHONDONTWRITEBYTECODE": "1",
-        "TFC_CACHE_DIR": str(checkout.parent / "cache"),
     }
     return subprocess.run(
         ["bash", "-c", command],
@@ -90,6 +91,7 @@ def test_commands_of_the_page_succeed(page: Path, checkout: Path) -> None:
     for command in commands:
         # What it would install is there, or the tests would not run.
         command = INSTALL.sub("", command)
+        command = TESTS.sub("python -m pytest --collect-only ", command)
         program = command.split()[0]
         if program not in OWN and shutil.which(program) is None:
             missing.append(program)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,14 +57,24 @@ def path_of(models_dir: Path, filled_model: Callable[[str], Path]) -> Callable[[
     return lambda name: models_dir / FILES[name] if name in FILES else filled_model(name)
 
 
-@pytest.mark.parametrize("name", [*FILES, *FILLED])
+# These have operators that others have too, and take long to fill.
+SLOW = {"gpt2_small", "yolo_like"}
+# What they compute is tested where they are compiled; interpreting them takes seconds.
+INTERPRETED_SLOWLY = {"minilm_int8w", "basic_pitch", "ppocr_rec"}
+
+
+def marked(names: Iterable[str], slow: Container[str]) -> list[Any]:
+    return [pytest.param(n, marks=pytest.mark.slow) if n in slow else n for n in names]
+
+
+@pytest.mark.parametrize("name", marked((*FILES, *FILLED), SLOW))
 def test_model_imports(name: str, path_of: Callable[[str], Path]) -> None:
     module = load(path_of(name))
     assert module.main.outputs
     assert check(path_of(name)) == []
 
 
-@pytest.mark.parametrize("name", REFERENCES)
+@pytest.mark.parametrize("name", marked(REFERENCES, INTERPRETED_SLOWLY))
 def test_model_computes_what_onnx_runtime_did(
     name: str, path_of: Callable[[str], Path], models_dir: Path
 ) -> None:

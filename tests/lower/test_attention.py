@@ -224,8 +224,15 @@ def _masks(m: int, n: int) -> dict[str, Array]:
     }
 
 
-@pytest.mark.parametrize("guarded", [False, True])
-@pytest.mark.parametrize("m", [2, 27])
+@pytest.mark.parametrize(
+    ("m", "guarded"),
+    [
+        (2, False),
+        (27, True),
+        pytest.param(2, True, marks=pytest.mark.slow),
+        pytest.param(27, False, marks=pytest.mark.slow),
+    ],
+)
 def test_added_masks_are_as_apart_and_as_in_float64(m: int, guarded: bool) -> None:
     """Rows without a key are NaN, or zero where the model says so of NaN."""
 

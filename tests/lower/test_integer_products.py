@@ -103,6 +103,11 @@ def centred(b: Any, x: Any, zero: int) -> Any:
     return b.sub(wide, b.constant(zero, I32)) if zero else wide
 
 
+SLOW = pytest.mark.slow
+DEFAULT = (("native", I8), ("native", U8), ("avx2", U8))
+"""What is tried of convolutions in default runs."""
+
+
 def convolutions(dtype: Any, offset: int) -> tuple[Graph, list[Array], list[Array]]:
     """All of CONVS in one program; offset: what zero points are moved by."""
     inputs, wanted, weights = [], [], []
@@ -124,10 +129,13 @@ def convolutions(dtype: Any, offset: int) -> tuple[Graph, list[Array], list[Arra
 
 
 @pytest.mark.parametrize(
-    "target",
-    [t if t in ("native", "avx2") else pytest.param(t, marks=pytest.mark.slow) for t in TARGETS],
+    ("target", "dtype", "offset"),
+    [
+        pytest.param(target, dtype, offset, marks=[] if (target, dtype) in DEFAULT else SLOW)
+        for target in TARGETS
+        for dtype, offset in ((U8, 0), (I8, -128))
+    ],
 )
-@pytest.mark.parametrize(("dtype", "offset"), [(U8, 0), (I8, -128)], ids=["u8", "i8"])
 def test_convolutions_of_bytes_are_exact(target: str, dtype: Any, offset: int) -> None:
     program, inputs, wanted = convolutions(dtype, offset)
     feeds = {f"x{i}": x for i, x in enumerate(inputs)}

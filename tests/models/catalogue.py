@@ -62,11 +62,11 @@ ENTRIES = {
         Entry("minilm_l6_fp32", MID),
         Entry("ddddocr_det_yolox", MID, "ddddocr_det_yolox/common_det.onnx"),
         Entry("gpt2_kvcache", MID),
-        Entry("yolo_like", MID),
+        Entry("yolo_like", MID, slow=True),
         Entry("resnet50", LARGE),
         Entry("vit_s16", LARGE),
         Entry("bert_base", LARGE),
-        Entry("gpt2_small", LARGE),
+        Entry("gpt2_small", LARGE, slow=True),
     )
 }
 # These have no stored outputs, or stored outputs that are compared otherwise.
