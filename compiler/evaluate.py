@@ -10,8 +10,8 @@ import numpy as np
 from tfc.ir import arrays
 from tfc.ir.arrays import Array
 from tfc.ir.constants import ConstantStore
-from tfc.ir.core import Value
-from tfc.ir.opdef import OpDef
+from tfc.ir.core import Op, Value
+from tfc.ir.opdef import OpDef, Trait
 from tfc.ir.ops.const import constant
 from tfc.ir.types import TensorType
 
@@ -33,6 +33,11 @@ def evaluate(
 def is_constant(value: Value) -> bool:
     """Whether a `constant` op defines the value."""
     return value.op is not None and value.op.defn is constant
+
+
+def is_stored(op: Op) -> bool:
+    """Whether an op's result is known before the program runs, and lies in the constant table."""
+    return isinstance(op.defn, OpDef) and Trait.STORED in op.defn.traits
 
 
 def constant_array(value: Value, constants: ConstantStore) -> Array:

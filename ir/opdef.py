@@ -38,6 +38,7 @@ class Trait(Enum):
     VIEW = "view"  # the result can be the operand's memory under other strides
     UPDATES = "updates"  # the result is the first operand with some elements replaced
     WIDENS = "widens"  # makes wide numbers of narrow ones, which readers may do as they load
+    STORED = "stored"  # the result is known before a run: data, not computed
     DIMS = "dims"  # `ref` also works on object arrays of symbolic dims
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from tfc.compiler.evaluate import is_stored
 from tfc.ir.attrs import Dense
 from tfc.ir.body import (
     Apply,
@@ -24,6 +25,7 @@ from tfc.ir.body import (
 from tfc.ir.core import Op, Value
 from tfc.ir.dims import Call, Dim, DimLike, Symbol, from_terms, symbols_of, terms_of
 from tfc.ir.errors import CompileError
+from tfc.ir.ops.const import DimsAttrs
 from tfc.ir.types import BOOL, I64, TensorType
 
 
@@ -153,9 +155,9 @@ def linear(access: Access, index: tuple[Index, ...]) -> tuple[Index, ...]:
 def _immediate(value: Value, index: tuple[Index, ...]) -> Expr | None:
     """The element of a tiny constant or of a `dims` op as a literal, where that is possible."""
     op = value.op
-    if op is None or op.defn.name not in ("constant", "dims"):
+    if op is None or not is_stored(op):
         return None
-    if op.defn.name == "dims":
+    if isinstance(op.attrs, DimsAttrs):
         return _dims_element(op.attrs.values, index)
     dense = op.attrs.value
     if isinstance(dense, Dense) and len(dense.values) == 1:

@@ -13,6 +13,7 @@ from tfc.ir.attrs import ConstRef
 from tfc.ir.constants import ConstantStore
 from tfc.ir.core import DataEntry, Module, Value
 from tfc.ir.dims import evaluate
+from tfc.ir.ops.const import ConstantAttrs
 from tfc.ir.types import BufferType, DType, TensorType
 
 Array = npt.NDArray[Any]
@@ -33,7 +34,7 @@ class DataTable:
         op = root.value.op
         if op is None:
             return self._store.get(self._program.data[self._names[root]].ref)
-        if op.name == "constant":
+        if isinstance(op.attrs, ConstantAttrs):
             array = arrays.constant_array(op.attrs, self._store)
         else:
             array = np.array([evaluate(dim, {}) for dim in op.attrs.values], np.int64)
@@ -52,7 +53,7 @@ class DataTable:
         op = root.value.op
         assert op is not None
         assert isinstance(root.value.type, TensorType)
-        if op.name == "constant" and isinstance(op.attrs.value, ConstRef):
+        if isinstance(op.attrs, ConstantAttrs) and isinstance(op.attrs.value, ConstRef):
             return op.attrs.value
         return self._store.add(self.array_of(root), root.value.type.dtype)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from tfc.compiler.evaluate import is_stored
 from tfc.compiler.lower.storage import (
     Place,
 )
@@ -36,7 +37,7 @@ class Group:
         outer = dict(zip(region.args, op.operands, strict=True))
         inner = tuple(o for o in region if not o.defn.terminator)  # type: ignore[attr-defined]
         pairs = tuple(zip(region.terminator.operands, op.results, strict=True))
-        kinds = [o.name for o in inner if o.name not in ("constant", "dims")]
+        kinds = [o.name for o in inner if not is_stored(o)]
         name = "_".join(dict.fromkeys(kinds)) or "copy"
         return Group(name, inner, outer, pairs, op.attrs.diagonal)
 

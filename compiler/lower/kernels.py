@@ -48,6 +48,7 @@ from tfc.ir.loop.kernel import write_kernel
 from tfc.ir.loop.nodes import ALIASED
 from tfc.ir.loop.verify import THREADS
 from tfc.ir.opdef import Trait
+from tfc.ir.ops.const import DimsAttrs
 from tfc.ir.types import BF16, TensorType, row_major
 
 
@@ -305,7 +306,7 @@ def _wants_copy(value: Value, storage: Storage) -> bool:
 
     Its loops run along rows, and a copy of columns is cheaper than to look through them.
     """
-    if value.op is not None and value.op.name == "dims":
+    if value.op is not None and isinstance(value.op.attrs, DimsAttrs):
         return True
     shape, strides = shape_of(value), storage.place(value).strides
     return bool(shape) and shape[-1] != 1 and strides[-1] != 1

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from tfc.compiler.cost.choice import Chooser
 from tfc.compiler.cost.expression import estimate
+from tfc.compiler.evaluate import is_stored
 from tfc.compiler.lower.group import Band, Group, Span, Step
 from tfc.compiler.lower.items import (
     Bound,
@@ -25,16 +26,15 @@ from tfc.compiler.lower.main import MainWriter
 from tfc.compiler.lower.maker import Made
 from tfc.compiler.lower.planes import FAST
 from tfc.compiler.lower.storage import (
-    CHECK,
     PARTS,
     Part,
     Place,
     Root,
     RootKind,
     Storage,
+    first_yield,
     is_control,
     is_counted,
-    is_data,
     is_dense,
     parts_of_zeros,
     shape_of,
@@ -44,8 +44,9 @@ from tfc.ir.constants import ConstantStore
 from tfc.ir.core import Block, Module, Op, Value
 from tfc.ir.dims import Dim, DimLike, maximum, minimum, product
 from tfc.ir.extent import highest
-from tfc.ir.ops.flow import LoopAttrs, split_operands, split_yields
-from tfc.ir.symbols import BIND
+from tfc.ir.ops.bind import BindAttrs
+from tfc.ir.ops.const import DimsAttrs
+from tfc.ir.ops.flow import CheckAttrs, LoopAttrs, split_operands, split_yields
 from tfc.ir.types import row_major
 
 RECURSION_LIMIT = 20_000
@@ -139,15 +140,15 @@ class ProgramBuilder:
     # -- calls ----------------------------------------------------------------------------------
 
     def _lower_op(self, op: Op) -> None:
-        if is_data(op) or op.defn.terminator:  # type: ignore[attr-defined]
+        if is_stored(op) or op.defn.terminator:  # type: ignore[attr-defined]
             return
         if is_control(op):
             self._lower_control(op)
             return
-        if op.name == CHECK:
+        if isinstance(op.attrs, CheckAttrs):
             self.items.append(Demand(op, self._scalar(op.operands[0])))
             return
-        if op.name == BIND:
+        if isinstance(op.attrs, BindAttrs):
             self.items.append(Bound(op, self._scalar(op.operands[0])))
             return
         if len(op.results) == 1 and not self.storage.is_kernel(op.result):
@@ -216,7 +217,7 @@ class ProgramBuilder:
     # -- control flow ---------------------------------------------------------------------------
 
     def _lower_control(self, op: Op) -> None:
-        if op.name == "loop":
+        if isinstance(op.attrs, LoopAttrs):
             self._lower_loop(op)
             return
         condition = self._scalar(op.operands[0])
@@ -251,7 +252,7 @@ class ProgramBuilder:
             self._lower_op(inner)
         yields = region.terminator.operands
         done: set[tuple[Root, DimLike]] = set()
-        for position in range(int(op.name == "loop" and op.attrs.conditional), len(yields)):
+        for position in range(first_yield(op), len(yields)):
             to = self.storage.yield_place(op, position)
             place = self.storage.place(yields[position])
             there = (to.root, to.offset)
@@ -263,7 +264,7 @@ class ProgramBuilder:
 
     def _dense(self, value: Value, op: Op) -> Place:
         """The place of a value in row-major order, a copy's where it lies otherwise."""
-        if value.op is None or value.op.name != "dims":
+        if value.op is None or not isinstance(value.op.attrs, DimsAttrs):
             place = self.storage.place(value)
             if is_dense(value, place):
                 return place
@@ -273,7 +274,7 @@ class ProgramBuilder:
         return place
 
     def _scalar(self, value: Value) -> Scalar:
-        known = value.op is not None and value.op.name == "dims"
+        known = value.op is not None and isinstance(value.op.attrs, DimsAttrs)
         return Scalar(value, None if known else self.storage.place(value))
 
     # -- outputs --------------------------------------------------------------------------------

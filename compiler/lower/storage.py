@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from tfc.compiler.evaluate import is_stored
 from tfc.compiler.lower.compose import Access, Composer
 from tfc.compiler.lower.inplace import InPlace
 from tfc.ir.body import Iter, Load
@@ -28,7 +29,8 @@ from tfc.ir.dims import (
     symbols_of,
 )
 from tfc.ir.opdef import Trait
-from tfc.ir.ops.flow import LoopAttrs, split_operands, split_yields
+from tfc.ir.ops.const import DimsAttrs
+from tfc.ir.ops.flow import CheckAttrs, LoopAttrs, split_operands, split_yields
 from tfc.ir.symbols import run_time_symbols
 from tfc.ir.types import TensorType, row_major
 
@@ -119,19 +121,22 @@ def shape_of(value: Value) -> tuple[DimLike, ...]:
     return value.type.shape
 
 
-def is_data(op: Op) -> bool:
-    """Whether an op's result is known before the program runs, and lies in the constant table."""
-    return op.name in ("constant", "dims")
-
-
 def is_counted(value: Value) -> bool:
     """Whether the value is of dims that a loop takes apart, so that a run has to write them."""
-    return value.op is not None and value.op.name == "dims" and _is_taken_apart(value)
+    return value.op is not None and isinstance(value.op.attrs, DimsAttrs) and _is_taken_apart(value)
+
+
+def first_yield(op: Op) -> int:
+    """Where results begin among what a region yields: behind a loop's condition, if it has one."""
+    return int(isinstance(op.attrs, LoopAttrs) and op.attrs.conditional)
 
 
 def _is_taken_apart(value: Value) -> bool:
     for op, _ in value.uses:
-        if op.name == "loop" and value in split_operands(op.attrs, op.operands).scanned:
+        if (
+            isinstance(op.attrs, LoopAttrs)
+            and value in split_operands(op.attrs, op.operands).scanned
+        ):
             return True
         if _may_view(op) and _is_taken_apart(op.result):
             return True
@@ -188,8 +193,6 @@ def parts_of_zeros(op: Op) -> list[Part]:
     return _pad_parts(op) if op.name == "pad" and len(op.operands) == 1 else []
 
 
-# The op whose result is its second operand.
-CHECK = "check"
 # The ops whose operands can be produced inside the result.
 PARTS: dict[str, Callable[[Op], list[Part]]] = {"concat": _concat_parts, "pad": _pad_parts}
 
@@ -214,7 +217,7 @@ class Storage:
     def is_kernel(self, value: Value) -> bool:
         """Whether `value` is computed by a kernel, as opposed to a view, constant or input."""
         op = value.op
-        if op is None or is_data(op):
+        if op is None or is_stored(op):
             return False
         return self.view(value) is None
 
@@ -245,7 +248,9 @@ class Storage:
         if op.name in PARTS:
             parts = [p for p in PARTS[op.name](op) if op.operands[p.operand] is kept]
             return len(parts) == 1 and not any(parts[0].starts)
-        return self.in_place.allows(one, source, lambda op: _may_view(op) or op.name == CHECK)
+        return self.in_place.allows(
+            one, source, lambda op: _may_view(op) or isinstance(op.attrs, CheckAttrs)
+        )
 
     def is_there(self, operand: Value, whole: Value, part: Part) -> bool:
         """Whether an operand lies where its part of the result is, without a copy."""
@@ -298,7 +303,7 @@ class Storage:
     def _assign_yields(self, op: Op, region: Block) -> None:
         """Have what a region yields produced in place. A stack comes before a carried value."""
         yields = region.terminator.operands
-        first = int(op.name == "loop" and op.attrs.conditional)
+        first = first_yield(op)
         for position in reversed(range(first, len(yields))):
             source = self._through_reshapes(yields[position])
             if source is None or source.op is None or source.op.block is not region:
@@ -308,9 +313,9 @@ class Storage:
     def _free(self, value: Value) -> bool:
         """Whether the value's producer can write wherever it is told to."""
         op = value.op
-        if op is None or self._is_placed(value) or is_data(op) or is_control(op):
+        if op is None or self._is_placed(value) or is_stored(op) or is_control(op):
             return False
-        if op.name == CHECK:
+        if isinstance(op.attrs, CheckAttrs):
             return False
         own_loops = op.defn.loops is not None  # type: ignore[attr-defined]
         return (len(op.results) == 1 or own_loops) and not _may_view(op)
@@ -323,7 +328,7 @@ class Storage:
         op = value.op
         if op is None or not is_control(op) or self._is_placed(value):
             return False
-        return op.name != "loop" or value.index >= _carried(op)
+        return not isinstance(op.attrs, LoopAttrs) or value.index >= _carried(op)
 
     def _through_reshapes(self, value: Value) -> Value | None:
         """The kernel result whose row-major memory `value` is, looking through reshapes."""
@@ -361,15 +366,15 @@ class Storage:
             around = shape if shared is None else shared.shape(shape)
             return Place(Root(RootKind.INPUT, value, product(around), value.index), 0,
                          row_major(around))  # fmt: skip
-        if value.op.name == "loop" and value.index < _carried(value.op):
+        if isinstance(value.op.attrs, LoopAttrs) and value.index < _carried(value.op):
             return _whole(self.loop(value.op).carries[value.index].result)
-        if value.op.name == CHECK:
+        if isinstance(value.op.attrs, CheckAttrs):
             return self.place(value.op.operands[1])
         viewed = self.view(value)
         if viewed is not None:
             return viewed
         strides, size = storage_strides(value)
-        if is_data(value.op) and not is_counted(value):
+        if is_stored(value.op) and not is_counted(value):
             return Place(Root(RootKind.CONSTANT, value, size), 0, strides)
         assert isinstance(value.type, TensorType)
         spare = SPARE if value.type.dtype.bits == 8 else 0
@@ -414,7 +419,7 @@ class Storage:
 
     def yield_place(self, op: Op, position: int) -> Place:
         """Where a region's yielded value at `position` belongs: dense, row-major memory."""
-        if op.name != "loop":
+        if not isinstance(op.attrs, LoopAttrs):
             return self.place(op.results[position])
         memory, attrs = self.loop(op), op.attrs
         position -= int(attrs.conditional)

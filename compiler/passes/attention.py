@@ -293,9 +293,9 @@ def _take_sides(members: set[Op], scores: Op) -> None:
                 op = value.op
                 if op is None or op in members or op.block is not scores.block:
                     continue
-                kind = _defn(op).kind
-                ramp = kind is Kind.CONSTANT and op.defn not in (constant, dims)
-                fits = kind is Kind.ELEMENTWISE or ramp
+                defn = _defn(op)
+                ramp = defn.kind is Kind.CONSTANT and Trait.STORED not in defn.traits
+                fits = defn.kind is Kind.ELEMENTWISE or ramp
                 if fits and _shape(value) == whole and set(value.users) <= members:
                     members.add(op)
                     grown = True

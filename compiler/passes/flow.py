@@ -17,7 +17,6 @@ from tfc.ir.constants import ConstantStore
 from tfc.ir.core import Block, Module, Op, Value
 from tfc.ir.dims import symbols_of
 from tfc.ir.opdef import OPS, Kind, OpDef, Trait
-from tfc.ir.ops.const import constant, dims
 from tfc.ir.ops.flow import LoopAttrs, split_operands, split_yields
 from tfc.ir.symbols import BIND, dims_in, type_symbols
 
@@ -102,7 +101,7 @@ def _is_same_each_round(op: Op, region: Block) -> bool:
     assert isinstance(defn, OpDef)
     if op.regions or defn.kind is Kind.CONTROL or Trait.PURE not in defn.traits:
         return False
-    if defn.kind is Kind.CONSTANT and defn not in (constant, dims):
+    if defn.kind is Kind.CONSTANT and Trait.STORED not in defn.traits:
         # A ramp takes memory outside, and none where it is fused.
         return False
     if any(_is_of(value, region) for value in op.operands):

@@ -73,7 +73,8 @@ def _shape(value: Value) -> Shape:
 
 def _is_ramp(op: Op) -> bool:
     """Whether the op makes its elements of their indices."""
-    return _defn(op).kind is Kind.CONSTANT and op.defn not in (constant, dims)
+    defn = _defn(op)
+    return defn.kind is Kind.CONSTANT and Trait.STORED not in defn.traits
 
 
 def _may_seed(op: Op) -> bool:

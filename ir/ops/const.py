@@ -13,11 +13,12 @@ from tfc.ir.attrs import ConstRef, Dense
 from tfc.ir.body import Expr, ExprBuilder, Index
 from tfc.ir.core import Op
 from tfc.ir.dims import Dim, DimLike
-from tfc.ir.opdef import Kind, NoGrad, OpDef, Reject, Sample, register, require
+from tfc.ir.opdef import Kind, NoGrad, OpDef, Reject, Sample, Trait, register, require
 from tfc.ir.ops.common import PURE, Array, index_expr, normalize_axis
 from tfc.ir.types import BOOL, F32, I64, DType, TensorType
 
 NO_OPERANDS = NoGrad("has no operands")
+STORED = PURE | {Trait.STORED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ constant = register(
         ref=_constant_ref,
         body=_constant_body,
         grad=NO_OPERANDS,
+        traits=STORED,
         samples=lambda: (
             Sample((), {"value": Dense((1.5,)), "dtype": F32, "shape": ()}),
             Sample((), {"value": Dense((1, 0)), "dtype": BOOL, "shape": (2,)}),
@@ -126,6 +128,7 @@ dims = register(
         ref=_dims_ref,
         body=_dims_body,
         grad=NO_OPERANDS,
+        traits=STORED,
         samples=lambda: (
             Sample((), {"values": (2, 3, 5)}),
             Sample((), {"values": (7,), "rank": 0}),

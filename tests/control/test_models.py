@@ -1,4 +1,4 @@
-"""Real models with branches, loops and recurrent layers."""
+"""Real models with branches and loops. What they compute is also tested in `tests.models`."""
 
 from __future__ import annotations
 
@@ -8,34 +8,17 @@ import numpy as np
 import pytest
 
 import tfc
-from tests.models.catalogue import Arrays, largest_error, stored_references
+from tests.models.catalogue import Arrays, largest_error
 
 pytestmark = pytest.mark.models
 
-MODELS = {
-    "digits_lstm": "digits_lstm/model.onnx",
-    "silero_vad__silero_vad": "silero_vad/silero_vad.onnx",
-    "silero_vad__silero_vad_16k_op15": "silero_vad/silero_vad_16k_op15.onnx",
-}
+DETECTORS = ("silero_vad/silero_vad.onnx", "silero_vad/silero_vad_16k_op15.onnx")
 
 
-@pytest.mark.parametrize("opt", [0, 2])
-@pytest.mark.parametrize("name", MODELS)
-def test_saved_models_compute_what_onnx_runtime_did(
-    name: str, opt: int, models_dir: Path, tmp_path: Path
-) -> None:
-    executable = tfc.compile(models_dir / MODELS[name], opt=opt, threads=2)
-    executable.save(tmp_path / "model.so")
-    for threads in (1, 2):
-        loaded = tfc.load(tmp_path / "model.so", threads=threads)
-        for inputs, wanted in stored_references(models_dir, name):
-            assert largest_error(loaded(inputs), wanted) < 1e-4
-
-
-@pytest.mark.parametrize("name", [name for name in MODELS if name.startswith("silero")])
-def test_speech_is_told_from_noise_over_many_steps(name: str, models_dir: Path) -> None:
+@pytest.mark.parametrize("file", DETECTORS)
+def test_speech_is_told_from_noise_over_many_steps(file: str, models_dir: Path) -> None:
     """The state goes from step to step; each step sees the end of the one before."""
-    detector = tfc.compile(models_dir / MODELS[name])
+    detector = tfc.compile(models_dir / file)
     with np.load(models_dir / "silero_vad" / "semantic.npz") as stored:
         speech, wanted = stored["speech16k"], stored["prob_speech"]
     state = np.zeros((2, 1, 128), np.float32)
@@ -53,7 +36,7 @@ def test_speech_is_told_from_noise_over_many_steps(name: str, models_dir: Path) 
 
 @pytest.fixture(scope="module")
 def both_rates(models_dir: Path) -> tfc.Executable:
-    return tfc.compile(models_dir / "silero_vad/silero_vad.onnx")
+    return tfc.compile(models_dir / DETECTORS[0])
 
 
 def window_of(size: int, rate: int) -> Arrays:
@@ -65,7 +48,7 @@ def test_one_artifact_takes_both_sampling_rates(
     both_rates: tfc.Executable, models_dir: Path
 ) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    peer = onnxruntime.InferenceSession(models_dir / "silero_vad/silero_vad.onnx")
+    peer = onnxruntime.InferenceSession(models_dir / DETECTORS[0])
     for size, rate in ((288, 8000), (576, 16000)):
         inputs = window_of(size, rate)
         wanted = peer.run(None, inputs)
@@ -84,7 +67,7 @@ def test_a_window_that_does_not_fit_the_sampling_rate_is_refused(
 
 
 def test_a_fixed_window_refuses_the_other_sampling_rate(models_dir: Path) -> None:
-    detector = tfc.compile(models_dir / "silero_vad/silero_vad.onnx", dims={"input_d1": 576})
+    detector = tfc.compile(models_dir / DETECTORS[0], dims={"input_d1": 576})
     window, state = np.zeros((1, 576), np.float32), np.zeros((2, 1, 128), np.float32)
     with pytest.raises(tfc.RuntimeFault, match="the other branch is not possible"):
         detector({"input": window, "state": state, "sr": np.array(8000)})

@@ -113,6 +113,11 @@ def test_links_and_paths_of_the_page_exist(page: Path) -> None:
     assert not gone
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_of_the_page_are_in_console_blocks(page: Path) -> None:
+    assert not re.findall(r"^ *\$ .*", BLOCK.sub("", page.read_text()), re.M)
+
+
 def test_readme_has_commands_that_are_run() -> None:
     commands = [c for b in blocks_of((ROOT / "README.md").read_text()) if b.run for c in b.commands]
     assert any(command.startswith("tfc compile") for command in commands)

@@ -19,7 +19,7 @@ from tfc.ir.errors import UnsupportedError, UsageError
 
 LIST = Path(__file__).with_name("onnx_backend_failing.txt")
 PARTS = 24
-DEFAULT_PARTS = PARTS // 8
+DEFAULT_PARTS = PARTS // 12
 CASES = 2033
 PASSING = 1978
 

