@@ -262,11 +262,20 @@ def floordiv(a: DimLike, b: DimLike, env: Mapping[str, Interval] | None = None) 
     """Return floor(a / b); `env` bounds symbols, which lets remainders vanish. b must be > 0."""
     if isinstance(a, int) and isinstance(b, int):
         return a // b
+    return _floordiv(a, b, env) if env else _floordiv_alone(a, b)
+
+
+@lru_cache(maxsize=1 << 14)
+def _floordiv_alone(a: DimLike, b: DimLike) -> DimLike:
+    return _floordiv(a, b, {})
+
+
+def _floordiv(a: DimLike, b: DimLike, env: Mapping[str, Interval]) -> DimLike:
     if isinstance(b, int):
         if b == 1:
             return a
         quotient, rest = _split_by(a, b)
-        lo, hi = bounds(rest, env or {})
+        lo, hi = bounds(rest, env)
         if lo is not None and hi is not None and lo // b == hi // b:
             return quotient + lo // b
         return quotient + _atom("floordiv", rest, b)
@@ -360,9 +369,20 @@ def product(dims: Iterable[DimLike]) -> DimLike:
 
 def bounds(dim: DimLike, env: Mapping[str, Interval]) -> Interval:
     """Return (lo, hi) that contain `dim`; None is unbounded. Symbols not in `env` are >= 0."""
+    if isinstance(dim, int):
+        return dim, dim
+    return _bounds(dim, env) if env else _bounds_alone(dim)
+
+
+@lru_cache(maxsize=1 << 14)
+def _bounds_alone(dim: Dim) -> Interval:
+    return _bounds(dim, {})
+
+
+def _bounds(dim: Dim, env: Mapping[str, Interval]) -> Interval:
     low: int | None = 0
     high: int | None = 0
-    for mono, coeff in terms_of(dim):
+    for mono, coeff in dim.terms:
         lo, hi = _scaled(_product_bounds(mono, env), coeff)
         low = None if low is None or lo is None else low + lo
         high = None if high is None or hi is None else high + hi
@@ -457,11 +477,12 @@ def symbols_of(dim: DimLike) -> frozenset[str]:
     return found
 
 
-def symbols_of_atom(atom: Atom) -> Iterable[str]:
-    """Return the names of all symbols in an atom; one may stand there twice."""
+@lru_cache(maxsize=1 << 14)
+def symbols_of_atom(atom: Atom) -> frozenset[str]:
+    """Return the names of all symbols in an atom."""
     if isinstance(atom, Symbol):
-        return (atom.name,)
-    return [name for arg in atom.args for name in symbols_of(arg)]
+        return frozenset((atom.name,))
+    return _NO_SYMBOLS.union(*(symbols_of(arg) for arg in atom.args))
 
 
 def substitute(
@@ -487,6 +508,9 @@ def _substitute_atom(
 ) -> DimLike:
     if isinstance(atom, Symbol):
         return values.get(atom.name, Dim((((atom,), 1),)))
+    names = symbols_of_atom(atom)
+    if names.isdisjoint(values) and (env is None or names.isdisjoint(env)):
+        return Dim((((atom,), 1),))
     args = [substitute(arg, values, env) for arg in atom.args]
     return apply_call(atom.fn, args, env)
 
