@@ -41,6 +41,7 @@ def binary(op: str, **choices: Sequence[Any]) -> Maker:
         x = g.x(p, op)
         y = g.like(p, x, x.shape, same=True)
         pair = (x, y) if p.next(2) == 0 or op == "PRelu" else (y, x)
+        need(op != "PRelu" or np.broadcast_shapes(x.shape, y.shape) == x.shape)
         g.one(op, *pair, **attributes(g, p, op, choices))
 
     return make

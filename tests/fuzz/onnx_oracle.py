@@ -40,6 +40,8 @@ WEIGHTED = {"resize"}
 """Where weights cancel: their error is relative to the largest operand."""
 ROOTED = {"reduce_l2"}
 """What sums floats though operands and results are integers."""
+LOGARITHMIC = {"reduce_log_sum"}
+"""What sums floats where operands are integers: sums that cancel may be 0 or negative."""
 PERIODIC = {"sin": 1.0, "cos": 1.0, "tan": np.inf}
 """Beyond LARGEST these promise their range only."""
 LARGEST = {"f64": 1e8, "f32": 1e5, "f16": 1e5, "bf16": 1e5}
@@ -86,6 +88,10 @@ class Disturbed(Interpreter):
             (whole,) = super().op(op, operands, values)
             away = 4 * EPSILON["f64"] * self.dice.uniform(-1, 1, whole.shape)
             return [whole + np.rint(whole * away).astype(whole.dtype)]
+        if op.name in LOGARITHMIC and not _is_float(op.results[0]):
+            wide = operands[0].astype(np.float64)
+            signs = bool((wide < 0).any() and (wide > 0).any())
+            self.freed |= signs and float(np.abs(wide).sum()) > 1 / EPSILON["f64"]
         if op.regions or not any(_is_float(value) for value in (*op.operands, *op.results)):
             return super().op(op, operands, values)
         allowed = [self._allowed(op, defn, value) for value in op.results]
