@@ -13,7 +13,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,35 +22,15 @@ import numpy as np
 from benchmarks.bandwidth import read_bandwidth
 from benchmarks.libraries import DEFAULT, LIBRARIES, Call, Library
 from benchmarks.ops import Op, traffic
+from benchmarks.point import Point
 from benchmarks.sweeps import SWEEPS
 from benchmarks.timing import side_by_side
 from tfc.peak import multiply_add_gflops
 
 # Of the largest value. Winograd's algorithm is allowed 2e-5.
 TOLERANCE = 1e-4
-OURS = ("tfc", "tfc-plain")
 # numpy's BLAS may be told which processor it is on; here it is to see for itself.
 TOLD = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
-
-
-@dataclass(frozen=True)
-class Point:
-    """One op measured: seconds by library, and the least that the machine allows."""
-
-    sweep: str
-    op: str
-    threads: int
-    least: float
-    times: dict[str, float]
-
-    def share(self, name: str) -> float:
-        return self.least / self.times[name]
-
-    @property
-    def rival(self) -> str | None:
-        """The fastest of the others."""
-        others = [name for name in self.times if name not in OURS]
-        return min(others, key=lambda name: self.times[name]) if others else None
 
 
 def least_time(op: Op, threads: int, peak: float) -> float:

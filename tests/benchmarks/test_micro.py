@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from benchmarks import micro
 from benchmarks.bandwidth import read_bandwidth
 from benchmarks.libraries import LIBRARIES
 from benchmarks.ops import Convolution, Op, Product, traffic, write_model
+from benchmarks.point import Point
 from benchmarks.sweeps import SWEEPS
 
 SMALL: tuple[Op, ...] = (
@@ -91,7 +93,7 @@ def test_the_bound_is_computing_or_reading() -> None:
 
 
 def test_the_rival_is_the_fastest_of_the_others() -> None:
-    point = micro.Point("s", "op", 1, 1.0, {"tfc": 2.0, "tfc-plain": 1.5, "numpy": 4.0, "torch": 3})
+    point = Point("s", "op", 1, 1.0, {"tfc": 2.0, "tfc-plain": 1.5, "numpy": 4.0, "torch": 3})
     assert point.rival == "torch"
     assert point.share("numpy") == 0.25
     table = micro.table([point], LIBRARIES)
@@ -113,8 +115,10 @@ def test_a_sweep_prints_a_table_and_keeps_its_points(
 
 def test_shares_are_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    from benchmarks.plot import draw
+    from benchmarks.plot import main
 
-    points = [micro.Point("s", f"op{i}", 1, 1.0, {"tfc": 2.0, "numpy": 4.0}) for i in range(3)]
-    draw(points, tmp_path / "shares.svg")
+    points = [Point("s", f"op{i}", 1, 1.0, {"tfc": 2.0, "numpy": 4.0}) for i in range(3)]
+    kept = tmp_path / "points.json"
+    kept.write_text(json.dumps([asdict(point) for point in points]))
+    assert main([str(kept), str(tmp_path / "shares.svg")]) == 0
     assert "svg" in (tmp_path / "shares.svg").read_text()
