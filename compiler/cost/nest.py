@@ -100,13 +100,15 @@ def _window_cycles(machine: Machine, high: Slide, wide: Slide, rows: int, column
 
 
 class RowTile(NamedTuple):
-    """A tile of windows along rows: rows x vectors of outputs, taps, and rows that it reads."""
+    """A tile of windows along rows: rows x vectors of outputs, taps, rows that it reads, and sets
+    of totals that columns of taps take turns in."""
 
     high: int
     wide: int
     row_taps: int
     column_taps: int
     rows: int
+    turns: int
 
 
 # Of a vector that is copied: a load, a shuffle where columns are sorted, and a store.
@@ -117,7 +119,7 @@ def row_window_cycles(machine: Machine, tile: RowTile, tiles: int, copied: float
     """So many tiles, and the vectors that are copied for them."""
     rates, outputs = machine.rates, tile.high * tile.wide
     steps = tile.row_taps * tile.column_taps * outputs
-    under_way = outputs * min(math.ceil(CHAINS / outputs), tile.column_taps)
+    under_way = outputs * tile.turns
     loads = tile.column_taps * (tile.rows * tile.wide + tile.row_taps)
     each = loads / rates.loads + steps / rates.units * max(CHAINS / under_way, 1)
     return tiles * (each + outputs / rates.stores) + copied * COPY_CYCLES

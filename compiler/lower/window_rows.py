@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from tfc.compiler.cost.choice import Candidate, Chooser, best_first
 from tfc.compiler.cost.machine import machine_of
-from tfc.compiler.cost.nest import MOST_STEP, RowTile, row_window_cycles
+from tfc.compiler.cost.nest import CHAINS, MOST_STEP, RowTile, row_window_cycles
 from tfc.compiler.lower.compose import Nest
 from tfc.compiler.lower.dependence import POSITIONS
 from tfc.compiler.lower.normal import reductions
@@ -27,8 +27,8 @@ from tfc.ir.dims import Dim, DimLike, coefficient, product, substitute, symbol, 
 CELL, TOTAL = "cell", "total"
 # Fewer columns leave most lanes of a vector empty.
 LEAST_COLUMNS = 4
-# So many steps of a tile are unrolled; of more the loop over columns of taps is one.
-MOST_STEPS = 768
+# So many steps of a tile and columns of taps are unrolled; of more the columns are a loop.
+MOST_STEPS, MOST_COLUMNS = 768, 32
 MOST_OUTPUTS = 16
 # Rows of outputs that a band has at least, since bands share the rows that both read.
 LEAST_BAND = 8
@@ -143,6 +143,21 @@ class RowPlan:
     def size(self) -> int:
         """Elements of the copy, and of what a vector may read behind it."""
         return self.copied * self.pitch + self.lanes
+
+    @property
+    def turns(self) -> int:
+        """In how many sets of totals columns of taps are added in turn, since few totals would
+        wait for their last addition. Columns that are a loop are added in their order.
+        """
+        columns, outputs = self.window.columns.taps, self.high * self.vectors
+        return 1 if self.is_loop else min(math.ceil(CHAINS / outputs), columns)
+
+    @property
+    def is_loop(self) -> bool:
+        """Whether columns of taps are a loop."""
+        rows, columns = self.window.rows.taps, self.window.columns.taps
+        steps = rows * columns * self.high * self.vectors
+        return columns > MOST_COLUMNS or steps > MOST_STEPS
 
     @property
     def bands(self) -> Iter:
@@ -357,8 +372,6 @@ def make_plan(window: RowWindow, target: Target, chooser: Chooser) -> RowPlan:
     band = _band(RowPlan(window, 1, 1, 1, width, lanes, 0.0), target)
     spare = max(target.vector_registers - rows.taps - 3, target.vector_registers // 2)
     limit = min(MOST_OUTPUTS, spare)
-    if columns.stride > 1:
-        limit = max(min(limit, MOST_STEPS // (rows.taps * columns.taps)), 1)
     vectors = math.ceil(columns.outputs / width)
     machine = machine_of(target)
     found: dict[str, Candidate[RowPlan]] = {}
@@ -367,15 +380,15 @@ def make_plan(window: RowWindow, target: Target, chooser: Chooser) -> RowPlan:
         # Rows of a vector are powers of two.
         parts = min(lanes // width, power_above(band))
         high = math.ceil(band / parts / math.ceil(band / parts / (limit // wide)))
-        tile = RowTile(high, wide, rows.taps, columns.taps, rows.positions(high) * parts)
         plan = RowPlan(window, band, high, wide, width, lanes, 0.0)
+        reads = rows.positions(high) * parts
+        tile = RowTile(high, wide, rows.taps, columns.taps, reads, plan.turns)
         tiles = math.ceil(band / (high * parts)) * math.ceil(vectors / wide)
         again = product(it.extent for it in window.shared if isinstance(it.extent, int))
         assert isinstance(again, int)
         copies = plan.copied * plan.pitch / lanes
-        cycles = row_window_cycles(machine, tile, tiles * again, copies)
-        plan = RowPlan(window, band, high, wide, width, lanes, cycles)
-        found.setdefault(f"{high}x{wide}", Candidate(f"{high}x{wide}", cycles, plan))
+        plan = replace(plan, cycles=row_window_cycles(machine, tile, tiles * again, copies))
+        found.setdefault(f"{high}x{wide}", Candidate(f"{high}x{wide}", plan.cycles, plan))
     return chooser.choose("tile", best_first([*found.values()]))
 
 

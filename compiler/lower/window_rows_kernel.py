@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from tfc.compiler.cost.nest import CHAINS
 from tfc.compiler.lower.emitter import Emitter, Lane
 from tfc.compiler.lower.nest import WORKER, parallel_loops
-from tfc.compiler.lower.window_rows import CELL, MOST_STEPS, TOTAL, RowPlan
+from tfc.compiler.lower.window_rows import CELL, TOTAL, RowPlan
 from tfc.ir.body import COMBINE, Iter, Reduce, substitute_dims
 from tfc.ir.core import Value
-from tfc.ir.dims import Dim, DimLike, minimum, symbol
+from tfc.ir.dims import Dim, DimLike, floordiv, minimum, mod, symbol
 from tfc.ir.types import I64, VectorType
 
 # So many vectors of a row are copied without a loop.
@@ -221,15 +220,11 @@ class RowSchedule:
     def _fold(self, firsts: Sequence[Value], totals: list[Value]) -> list[Value]:
         """Fold all taps into the totals of a tile, column by column."""
         columns = self.w.columns
-        steps = self.w.rows.taps * columns.taps * len(totals)
         if columns.tap is None:
             return self._column(0, firsts, totals)
-        if steps > MOST_STEPS and columns.stride == 1:
-            with self.e.loop(columns.tap, carried=totals) as (values, following):
-                following.extend(self._column(columns.tap.dim, firsts, list(values)))
-            return values
-        # Few totals would wait for their last addition, so columns of taps take turns.
-        sets = min(-(-CHAINS // len(totals)), columns.taps)
+        if self.plan.is_loop:
+            return self._fold_in_order(firsts, totals)
+        sets = self.plan.turns
         first = self.e.initial(self.w.reduce) * len(totals)
         turns = [totals, *(list(first) for _ in range(sets - 1))]
         for tap in range(columns.taps):
@@ -240,6 +235,20 @@ class RowSchedule:
             turns[0] = [self.b.apply(combine, total, other) for total, other in pairs]
         return turns[0]
 
+    def _fold_in_order(self, firsts: Sequence[Value], totals: Sequence[Value]) -> list[Value]:
+        """A loop over columns of taps, of which so many are a step that each has its phase."""
+        step = self.w.columns.stride
+        count, rest = divmod(self.w.columns.taps, step)
+        group = Iter("taps.w", count)
+        with self.e.loop(group, carried=totals) as (values, following):
+            found = list(values)
+            for phase in range(step):
+                found = self._column(group.dim * step + phase, firsts, found)
+            following.extend(found)
+        for behind in range(rest):
+            values = self._column(count * step + behind, firsts, values)
+        return values
+
     def _column(
         self, tap: DimLike, firsts: Sequence[Value], totals: Sequence[Value]
     ) -> list[Value]:
@@ -247,10 +256,8 @@ class RowSchedule:
         rows, columns, plan = self.w.rows, self.w.columns, self.plan
         wide, totals = len(firsts), list(totals)
         steps = [self._step(row_tap, tap) for row_tap in range(rows.taps)]
-        distance = tap * columns.dilation
-        if isinstance(distance, int):
-            whole, phase = divmod(distance, columns.stride)
-            distance = whole + phase * plan.phase
+        reach = tap * columns.dilation
+        distance = floordiv(reach, columns.stride) + mod(reach, columns.stride) * plan.phase
         reached = {
             (i * rows.stride + k * rows.dilation): None
             for i in range(plan.high)
@@ -287,7 +294,7 @@ class RowSchedule:
         at: dict[str, DimLike] = {}
         if w.rows.tap is not None:
             at[w.rows.tap.name] = row_tap
-        if w.columns.tap is not None and isinstance(tap, int):
+        if w.columns.tap is not None:
             at[w.columns.tap.name] = tap
         body = substitute_dims(w.body, at, {})
         return Reduce(w.reduce.kind, (), body, w.reduce.dtype, w.reduce.last)

@@ -91,6 +91,8 @@ CASES = {
     "no batch": Case((0, 3, 9, 20), (3, 3), pads=(1, 1)),
     "one axis": Case((2, 5, 90), (31,), pads=(15, 15)),
     "many taps": Case((1, 2, 20, 80), (21, 21), pads=(10, 10)),
+    "many taps, a stride": Case((1, 2, 331), (67,), 2, pads=(33, 33)),
+    "many taps, a stride and dilation": Case((1, 2, 400), (35,), 3, 2, pads=(34, 34)),
     "taps of one column": Case((1, 3, 12, 12), (5, 1)),
     "taps of one row": Case((1, 3, 12, 12), (1, 5)),
     "several outputs of a channel": Case((1, 3, 9, 20), (3, 3), pads=(1, 1), times=2),
@@ -115,8 +117,8 @@ def _module(case: Case) -> Module:
 # The others are for slow runs.
 FEW = (
     "columns of several", "short rows", "no padding", "stride 2, odd", "stride and dilation",
-    "several bands", "no batch", "several outputs of a channel", "batch", "max of overlaps",
-    "mean, padded",
+    "several bands", "no batch", "many taps, a stride", "several outputs of a channel", "batch",
+    "max of overlaps", "mean, padded",
 )  # fmt: skip
 
 
