@@ -263,8 +263,9 @@ def _axes(
     reach = steps[x] * (_static(x) - 1)
     column_tap, row_tap = _sorted_taps(reduce.iters, steps, across, down, reach)
     y = _row_iterator(nest, reduce, steps, down, x)
-    slides = column_tap is not None or (row_tap is not None and y is not None)
-    if not slides or (row_tap is not None and y is None and not down):
+    if row_tap is not None and y is None and not down:
+        return None
+    if column_tap is None and (row_tap is None or not _slides(y, row_tap, steps, down)):
         # What is summed over otherwise, such as channels, is a matter of products.
         return None
     step = math.gcd(*(steps[it] for it in (y, row_tap) if it is not None))
@@ -276,6 +277,14 @@ def _axes(
         step = steps[moving] // ratio
     rows, columns = _axis(y, row_tap, steps, down, step), _axis(x, column_tap, steps, across, 1)
     return None if rows is None or columns is None else (rows, columns)
+
+
+def _slides(y: Iter | None, tap: Iter, steps: Mapping[Iter, int], down: Sequence[Range]) -> bool:
+    """Whether windows lie along the rows, rather than each in a row of its own of a matrix.
+
+    There a tap steps past all outputs.
+    """
+    return y is not None and (bool(down) or steps[tap] <= steps[y] * (_static(y) - 1))
 
 
 def _sorted_taps(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from tfc.compiler.cost.contraction import Picture, first_cycles, last_cycles
 from tfc.compiler.cost.machine import Machine
-from tfc.ir.body import Expr, ExprBuilder, Index, Iter, Reduce, loads, walk
+from tfc.ir.body import Expr, ExprBuilder, Index, Iter, Reduce, loads, substitute_dims, walk
 from tfc.ir.build import tensor_type
 from tfc.ir.core import Op, Value
 from tfc.ir.dims import Dim, DimLike, coefficient, product, symbols_of
@@ -45,11 +45,16 @@ class _Inliner(ExprBuilder):
         return body(self, op, 0, index)  # type: ignore[no-any-return]
 
 
-def _element(op: Op, index: tuple[Dim, ...]) -> Expr:
-    """One element of an op's result, from what its group reads."""
+def _element(op: Op, iters: Sequence[Iter]) -> Expr:
+    """One element of an op's result, from what its group reads.
+
+    The iterators' bounds drop what merging axes and splitting them again would else leave.
+    """
     members = [m for m in _members(op) if m.defn.body is not None]  # type: ignore[attr-defined]
     last = op.regions[0].terminator.operands[0] if op.regions else op.result
-    return _Inliner(members).load(last, index)
+    at = {it.name: it.dim for it in iters}
+    expr = _Inliner(members).load(last, tuple(at.values()))
+    return substitute_dims(expr, at, {it.name: it.interval for it in iters})
 
 
 def contracted(op: Op, machine: Machine | None) -> tuple[int, ...] | None:
@@ -115,7 +120,7 @@ def _product(op: Op) -> _Product | None:
         return None
     shape = tensor_type(op.result).shape
     iters = [ExprBuilder().iter(extent, "i") for extent in shape]
-    expr = _element(op, tuple(it.dim for it in iters))
+    expr = _element(op, iters)
     folds = [node for node in walk(expr) if isinstance(node, Reduce)]
     if not shape:
         return None

@@ -11,8 +11,9 @@ import pytest
 
 import tfc
 from tests.lower.native import Code, can_run, graph, lowered
-from tests.lower.nests import FREE, N, tensors
+from tests.lower.nests import FREE, N, fused, nest_of, tensors
 from tfc.compiler.cost.choice import Chooser
+from tfc.compiler.lower.normal import normalise
 from tfc.compiler.lower.window_rows import RowWindow, make_plan, match
 from tfc.compiler.passman import PassContext
 from tfc.compiler.pipeline import run
@@ -205,6 +206,19 @@ def test_sums_over_channels_are_no_windows_of_rows() -> None:
     assert not _found(graph(tensors((1, 3, 9, 20)), make))
     assert not _found(graph(tensors((1, 3, 40)), lambda b, x: make(b, x, (3,))))
     assert not _found(graph(tensors((30, 20)), product))
+
+
+def test_products_whose_columns_are_stored_apart_are_no_windows_of_rows() -> None:
+    """A head's weights lie beside the next one's: a step of the sum passes all of them."""
+
+    def heads(b: Any, x: Any, w: Any) -> Any:
+        rows = b.reshape(b.matmul(x, w), shape=(2, 30, 6, 8))
+        return b.exp(b.transpose(rows, perm=(0, 2, 1, 3)))
+
+    types = tensors((2, 30, 20), (20, 48))
+    nest = normalise(nest_of(types, lambda b, x, w: fused(b, heads, x, w)))
+    assert [it.extent for it in nest.iters] == [2, 6, 30, 8]
+    assert match(nest, parse_target("avx512")) is None
 
 
 def _found(module: Module) -> list[RowWindow]:

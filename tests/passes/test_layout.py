@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tests.lower.native import Code, graph, lowered
+from tests.lower.nests import FREE, N, tensors
 from tfc.compiler.codegen.host import host_target
 from tfc.compiler.passes.layout import layout
 from tfc.compiler.passman import PassContext
@@ -49,6 +50,33 @@ def test_product_that_is_transposed_to_heads_lies_as_the_heads_do() -> None:
         return b.transpose(heads, perm=(0, 2, 1, 3))
 
     assert _laid_out(graph(_types((1, 50, 32), (32, 64)), make))["matmul"] is None
+
+
+def _turned_heads(b: Any, x: Any, w: Any) -> Any:
+    """The product of all keys by each other, whose heads are merged with the batch for a while."""
+    heads = b.transpose(b.reshape(b.matmul(x, w), shape=(N, 5, 4, 16)), perm=(0, 2, 1, 3))
+    turned = b.transpose(b.reshape(heads, shape=(N * 4, 5, 16)), perm=(0, 2, 1))
+    keys = b.exp(b.reshape(turned, shape=(N, 4, 16, 5)))
+    return b.matmul(b.transpose(keys, perm=(0, 1, 3, 2)), keys)
+
+
+def test_axes_that_were_merged_and_split_are_those_of_the_product() -> None:
+    target = host_target()
+    module, plain = (graph(tensors((N, 5, 24), (24, 64)), _turned_heads, FREE) for _ in range(2))
+    run(module, PassContext(target=target))
+    keys = next(op.result for op in module.main.block if op.name == "fused")
+    assert keys.encoding is not None
+    assert keys.encoding.perm == (0, 3, 1, 2)
+    program = lowered(module, target)
+    code = Code([program], target)
+    rng = np.random.default_rng(0)
+    for batch in (0, 1, 3):
+        inputs = {
+            name: rng.uniform(-0.3, 0.3, shape).astype(np.float32)
+            for name, shape in (("x0", (batch, 5, 24)), ("x1", (24, 64)))
+        }
+        found = code.run(program, inputs)["y0"]
+        np.testing.assert_allclose(found, evaluate(plain, inputs, {})["y0"], rtol=1e-5)
 
 
 def test_product_does_not_lie_as_what_is_added_to_it() -> None:
