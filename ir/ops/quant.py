@@ -24,7 +24,7 @@ from tfc.ir.ops.common import (
     normalize_axis,
     require_kind,
 )
-from tfc.ir.types import BOOL, F32, F64, I8, I16, I32, I64, U8, U16, DType, TensorType
+from tfc.ir.types import BOOL, F32, I8, I16, I32, I64, U8, U16, DType, TensorType
 
 QUANTIZED = (U8, I8, U16, I16)
 _FLAT = NoGrad("rounds to integers")
@@ -311,18 +311,18 @@ def _blocks_infer(types: Sequence[TensorType], attrs: BlockAttrs) -> Sequence[Te
     x, scale, *rest = types
     require(x.dtype in (U8, I8), f"does not widen {x.dtype}")
     require_kind(scale, "f")
-    require(scale.dtype != F64, "computes in f32, not in f64")
     for type in rest:
         require(type.dtype in (*QUANTIZED, I32), f"zero is {type.dtype}")
     _check_blocks(types, attrs.axis)
-    return (TensorType(F32, x.shape),)
+    return (TensorType(compute_dtype(scale.dtype), x.shape),)
 
 
 def _blocks_ref(attrs: BlockAttrs, x: Array, scale: Array, *rest: Array) -> Array:
-    wide = x.astype(np.float32)
+    factor = scale if scale.dtype == np.float64 else scale.astype(np.float32)
+    wide = x.astype(factor.dtype)
     if rest:
-        wide = wide - spread(rest[0].astype(np.float32), x, attrs.axis)
-    return wide * spread(scale.astype(np.float32), x, attrs.axis)
+        wide = wide - spread(rest[0].astype(factor.dtype), x, attrs.axis)
+    return np.asarray(wide * spread(factor, x, attrs.axis))
 
 
 def _blocks_body(b: ExprBuilder, op: Op, result: int, index: tuple[Index, ...]) -> Expr:
@@ -334,10 +334,23 @@ def _blocks_body(b: ExprBuilder, op: Op, result: int, index: tuple[Index, ...]) 
     at = index[axis]
     assert isinstance(at, (int, Dim))
     block = (*index[:axis], floordiv(at, max(size // max(count, 1), 1)), *index[axis + 1 :])
-    wide = b.cast(b.load(x, index), F32)
+    kind = compute_dtype(tensor_type(scale).dtype)
+    wide = b.cast(b.load(x, index), kind)
     for zero in rest:
-        wide = b.sub(wide, b.cast(b.load(zero, block), F32))
-    return b.mul(wide, b.cast(b.load(scale, block), F32))
+        wide = b.sub(wide, b.cast(b.load(zero, block), kind))
+    return b.mul(wide, b.cast(b.load(scale, block), kind))
+
+
+def _blocks_grad(b: GraphBuilder, op: Op, gs: Sequence[Value]) -> Sequence[Value | None]:
+    x, scale, *rest = op.operands
+    axis = normalize_axis(op.attrs.axis, tensor_type(x).rank)
+    kind = tensor_type(op.result).dtype
+    wide = b.cast(_cut(b, x, scale, axis), dtype=kind)
+    for zero in rest:
+        wide = b.sub(wide, b.cast(_cut(b, zero, zero, axis), dtype=kind))
+    each = b.mul(wide, _cut(b, gs[0], scale, axis))
+    total = b.reduce_sum(each, axes=(axis + 1,), keepdims=False)
+    return [None, b.cast(total, dtype=tensor_type(scale).dtype), *(None for _ in rest)]
 
 
 def _blocks_samples() -> Sequence[Sample]:
@@ -347,7 +360,7 @@ def _blocks_samples() -> Sequence[Sample]:
     return (
         *_block_samples(),
         Sample((x, scale, zero)),
-        Sample((x.astype(np.int8), scale.astype(np.float16), zero.astype(np.int8))),
+        Sample((x.astype(np.int8), scale, zero.astype(np.int8))),
         Sample((integers((3, 6, 2), -128, 127, np.int8), np.full((3, 3, 2), 0.5, np.float32)),
                {"axis": 1}),
         Sample((x[:0], scale[:0])),
@@ -364,12 +377,11 @@ dequantize_blocks = register(
         infer=_blocks_infer,
         ref=_blocks_ref,
         body=_blocks_body,
-        grad=NoGrad("made of constants, when differentiated code is optimised"),
+        grad=_blocks_grad,
         samples=_blocks_samples,
         rejects=lambda: (
             Reject((TensorType(I32, (4,)), TensorType(F32, (2,))), {}, "does not widen i32"),
             Reject((TensorType(I8, (4,)), TensorType(I32, (2,))), {}, "takes floats, not i32"),
-            Reject((TensorType(I8, (4,)), TensorType(F64, (2,))), {}, "not in f64"),
             Reject(
                 (TensorType(I8, (4,)), TensorType(F32, (2,)), TensorType(F32, (2,))),
                 {},
@@ -383,8 +395,8 @@ dequantize_blocks = register(
             Reject((TensorType(I8, (4, 3)), TensorType(F32, (2,))), {}, "for each block"),
             Reject((TensorType(I8, (4,)), TensorType(F32, (3,))), {}, "4 are not 3 blocks"),
         ),
-        doc="(x - zero) * scale in f32, of bytes whose blocks along `axis` have a scale each, and "
-        "a zero of any integer type. Matrix products read the bytes.",
+        doc="(x - zero) * scale in f32, or in f64 as scales are, of bytes whose blocks along "
+        "`axis` have a scale each, and a zero of any integer type. Matrix products read the bytes.",
     )
 )
 
