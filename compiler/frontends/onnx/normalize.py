@@ -333,7 +333,7 @@ def _quantize(ctx: Context) -> Results:
 def _whole_blocks(ctx: Context) -> Value | None:
     """Bytes, or what a byte holds, in blocks of one size, by an op that says so."""
     size = ctx.integer("block_size", 0)
-    operands = [ctx.x(n) for n in range(3) if ctx.has(n)]
+    operands = [ctx.x(), ctx.x(1), *([ctx.x(2)] if ctx.has(2) else [])]
     given = tensor_type(operands[1]).dtype
     if size < 2 or not given.is_float or given == F64:
         return None
