@@ -53,7 +53,7 @@ def assume_within(dims: Shape, counts: Shape, axis: int) -> list[Assumption]:
     """The same of symbolic dims, and that there is something along the axis of the indices."""
     text = f"indices {shape_text(counts)} stay within {shape_text(dims)}"
     beyond = [
-        maximum(count - dim, 0) * product(counts)
+        maximum(count - dim, 0)
         for i, (dim, count) in enumerate(zip(dims, counts, strict=True))
         if i != axis
     ]
