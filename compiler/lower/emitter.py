@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tfc.compiler.cost.choice import Chooser
 from tfc.compiler.cost.nest import MOST_STEP
 from tfc.compiler.lower.dependence import POSITIONS, Names
 from tfc.compiler.lower.scalars import NARROW_FLOATS, identity, scalar_op
+from tfc.compiler.lower.scopes import At, Opened, Scope
 from tfc.ir.body import (
     COMBINE,
     Apply,
@@ -44,55 +45,6 @@ from tfc.ir.dims import (
 )
 from tfc.ir.loop.build import LoopBuilder
 from tfc.ir.types import I64, ScalarType, VectorType
-
-
-@dataclass(eq=False)
-class Scope:
-    """An open block: the iterators it defines and what has been computed in it."""
-
-    block: Block
-    iters: dict[str, Value]
-    conditional: bool = False
-    cache: dict[object, Value] = field(default_factory=dict)
-
-
-class _Opened:
-    """Puts a scope on top of others inside the with statement; a class, being entered so often."""
-
-    __slots__ = ("scope", "scopes")
-
-    def __init__(self, scopes: list[Scope], scope: Scope) -> None:
-        self.scopes = scopes
-        self.scope = scope
-
-    def __enter__(self) -> Scope:
-        self.scopes.append(self.scope)
-        return self.scope
-
-    def __exit__(self, *error: object) -> None:
-        self.scopes.pop()
-
-
-class _At:
-    """Hides the scopes inside that at `level` from an emitter, and appends to its block."""
-
-    __slots__ = ("block", "emitter", "hidden", "level")
-
-    def __init__(self, emitter: Emitter, level: int) -> None:
-        self.emitter = emitter
-        self.level = level
-
-    def __enter__(self) -> Scope:
-        scopes, builder = self.emitter.scopes, self.emitter.b
-        self.hidden = scopes[self.level + 1 :]
-        del scopes[self.level + 1 :]
-        scope = scopes[self.level]
-        self.block, builder.block = builder.block, scope.block
-        return scope
-
-    def __exit__(self, *error: object) -> None:
-        self.emitter.b.block = self.block
-        self.emitter.scopes.extend(self.hidden)
 
 
 @dataclass(frozen=True)
@@ -133,9 +85,9 @@ class Emitter:
 
     # -- scopes ---------------------------------------------------------------------------------
 
-    def scope(self, iters: Mapping[str, Value], conditional: bool = False) -> _Opened:
+    def scope(self, iters: Mapping[str, Value], conditional: bool = False) -> Opened:
         """Open a scope for the builder's current block."""
-        return _Opened(self.scopes, Scope(self.b.block, dict(iters), conditional))
+        return Opened(self.scopes, Scope(self.b.block, dict(iters), conditional))
 
     @contextmanager
     def loop(
@@ -178,9 +130,9 @@ class Emitter:
                 return level
         return 0
 
-    def _at(self, level: int) -> _At:
+    def _at(self, level: int) -> At:
         """Emit into the scope at `level`, with the scopes inside it out of sight."""
-        return _At(self, level)
+        return At(self.scopes, self.b, level)
 
     # -- properties of expressions --------------------------------------------------------------
 
