@@ -26,8 +26,8 @@ bytes in pairs, and some aarch64 cores have lines of 128."""
 
 _CALIBRATION_ROUNDS = 512
 
-# The job (body, closure, n, floating point control) and the next index lie beside the gate: a
-# worker that passes the gate owns that line and finds the rest in it.
+# The job (body, closure, n, floating point control, ranges) lies beside the gate: a worker that
+# passes the gate owns that line and finds the rest in it.
 POOL_OFFSETS = {
     "THREADS": 0,
     "PID": 4,
@@ -44,12 +44,13 @@ POOL_OFFSETS = {
     "CLOSURE": 4 * _LINE + 16,
     "COUNT": 4 * _LINE + 24,
     "CONTROL": 4 * _LINE + 32,
-    "NEXT": 4 * _LINE + 40,
+    "RANGES": 4 * _LINE + 40,
     "SLOTS": 5 * _LINE,
 }
 """Where the words of a pool lie; public for tests and debuggers only."""
 
-_SLOT_BYTES = 24  # pool, worker number, pthread_t
+# Of a slot: pool, worker number and pthread_t, then the next task of the worker's range.
+_SLOT_BYTES, _NEXT = _LINE, 64
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ def pool_module(prefix: str, triple: str) -> str:
         P=prefix,
         TRIPLE=triple,
         SLOT_BYTES=_SLOT_BYTES,
+        NEXT=_NEXT,
         SPIN_NANOSECONDS=SPIN_NANOSECONDS,
         SPIN_BUDGET=SPIN_NANOSECONDS * _CALIBRATION_ROUNDS,
         CALIBRATION_ROUNDS=_CALIBRATION_ROUNDS,

@@ -102,18 +102,51 @@ done:
 """
 
 WORK = """
-; Run `first`, then whatever the shared counter gives out, until it is exhausted.
-define internal void @${P}_drain(ptr %next, ptr %body, ptr %closure, i64 %n, i64 %first,
+; The number of the next task of a range.
+define internal ptr @${P}_at_next(ptr %pool, i64 %range) alwaysinline nounwind {
+  %distance = mul i64 %range, $SLOT_BYTES
+  %slots = getelementptr i8, ptr %pool, i64 $SLOTS
+  %slot = getelementptr i8, ptr %slots, i64 %distance
+  %next = getelementptr i8, ptr %slot, i64 $NEXT
+  ret ptr %next
+}
+
+; Where a range begins: so many of `n` tasks are before it.
+define internal i64 @${P}_begin(i64 %range, i64 %n, i64 %ranges) alwaysinline nounwind {
+  %share = mul i64 %range, %n
+  %begin = udiv i64 %share, %ranges
+  ret i64 %begin
+}
+
+; Run what is left of the worker's own range, then of the ranges behind it.
+define internal void @${P}_drain(ptr %pool, ptr %body, ptr %closure, i64 %n, i64 %ranges,
                                  i64 %worker) nounwind {
 entry:
-  %some = icmp slt i64 %first, %n
-  br i1 %some, label %loop, label %done
-loop:
-  %i = phi i64 [ %first, %entry ], [ %i1, %loop ]
+  %home = urem i64 %worker, %ranges
+  br label %range
+range:
+  %k = phi i64 [ 0, %entry ], [ %k1, %empty ]
+  %sum = add i64 %home, %k
+  %wrapped = sub i64 %sum, %ranges
+  %beyond = icmp uge i64 %sum, %ranges
+  %r = select i1 %beyond, i64 %wrapped, i64 %sum
+  %r1 = add i64 %r, 1
+  %end = call i64 @${P}_begin(i64 %r1, i64 %n, i64 %ranges)
+  %next = call ptr @${P}_at_next(ptr %pool, i64 %r)
+  %glance = load atomic i64, ptr %next monotonic, align 8
+  %some = icmp slt i64 %glance, %end
+  br i1 %some, label %take, label %empty
+take:
+  %i = atomicrmw add ptr %next, i64 1 monotonic, align 8
+  %mine = icmp slt i64 %i, %end
+  br i1 %mine, label %run, label %empty
+run:
   call void %body(ptr %closure, i64 %i, i64 %worker)
-  %i1 = atomicrmw add ptr %next, i64 1 monotonic, align 8
-  %more = icmp slt i64 %i1, %n
-  br i1 %more, label %loop, label %done
+  br label %take
+empty:
+  %k1 = add i64 %k, 1
+  %more = icmp ult i64 %k1, %ranges
+  br i1 %more, label %range, label %done
 done:
   ret void
 }
@@ -152,13 +185,13 @@ work:
   %at_closure = getelementptr i8, ptr %pool, i64 $CLOSURE
   %at_n = getelementptr i8, ptr %pool, i64 $COUNT
   %at_control = getelementptr i8, ptr %pool, i64 $CONTROL
-  %next = getelementptr i8, ptr %pool, i64 $NEXT
+  %at_ranges = getelementptr i8, ptr %pool, i64 $RANGES
   %body = load ptr, ptr %at_body
   %closure = load ptr, ptr %at_closure
   %n = load i64, ptr %at_n
+  %ranges = load i64, ptr %at_ranges
   call void @${P}_write_control(ptr %at_control)
-  %first = atomicrmw add ptr %next, i64 1 monotonic, align 8
-  call void @${P}_drain(ptr %next, ptr %body, ptr %closure, i64 %n, i64 %first, i64 %worker)
+  call void @${P}_drain(ptr %pool, ptr %body, ptr %closure, i64 %n, i64 %ranges, i64 %worker)
   br label %leave
 leave:
   %old = atomicrmw sub ptr %gate, i32 4 acq_rel, align 4
@@ -341,17 +374,29 @@ publish:
   %at_closure = getelementptr i8, ptr %pool, i64 $CLOSURE
   %at_n = getelementptr i8, ptr %pool, i64 $COUNT
   %at_control = getelementptr i8, ptr %pool, i64 $CONTROL
-  %next = getelementptr i8, ptr %pool, i64 $NEXT
+  %at_ranges = getelementptr i8, ptr %pool, i64 $RANGES
   %gate = getelementptr i8, ptr %pool, i64 $GATE
+  %many = zext i32 %threads to i64
+  %ranges = call i64 @llvm.smin.i64(i64 %many, i64 %n)
   store ptr %body, ptr %at_body
   store ptr %closure, ptr %at_closure
   store i64 %n, ptr %at_n
+  store i64 %ranges, ptr %at_ranges
   call void @${P}_read_control(ptr %at_control)
-  store atomic i64 1, ptr %next monotonic, align 8
+  br label %split
+split:
+  %r = phi i64 [ 0, %publish ], [ %r1, %split ]
+  %begin = call i64 @${P}_begin(i64 %r, i64 %n, i64 %ranges)
+  %next = call ptr @${P}_at_next(ptr %pool, i64 %r)
+  store atomic i64 %begin, ptr %next monotonic, align 8
+  %r1 = add i64 %r, 1
+  %unset = icmp ult i64 %r1, %ranges
+  br i1 %unset, label %split, label %open
+open:
   %opened = atomicrmw or ptr %gate, i32 1 release, align 4
   %others = sub i64 %n, 1
   call void @${P}_call_workers(ptr %pool, i64 %others)
-  call void @${P}_drain(ptr %next, ptr %body, ptr %closure, i64 %n, i64 0, i64 0)
+  call void @${P}_drain(ptr %pool, ptr %body, ptr %closure, i64 %n, i64 %ranges, i64 0)
   call void @${P}_close(ptr %pool)
   store atomic i32 0, ptr %lock release, align 4
   ret i32 0
