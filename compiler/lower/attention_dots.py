@@ -69,12 +69,7 @@ class DotAttentionSchedule(AttentionSchedule):
             start: DimLike = square.dim * width
             if plan.depth % width:
                 start = minimum(start, plan.depth - width) if plan.depth > width else 0
-            rows = []
-            lane = self._lane(self.a.depth, width, plan.depth)
-            with self.e.scope({self.a.depth.name: self.e.index(start)}), self.e.vectorised(lane):
-                for i in range(lanes):
-                    with self._at_key(first + i):
-                        rows.append(self.e.eval_wide(self.a.right))
+            rows = self._key_rows(first, lanes, start, width)
             assert self.memory.keys is not None
             columns = transposed(self.b, rows, PAIR)
             for i, pairs in enumerate(columns[: plan.depth // PAIR]):
@@ -85,10 +80,7 @@ class DotAttentionSchedule(AttentionSchedule):
         """Copy keys that lie as the panel does, or gather them, and pair them."""
         key, depth = self.a.key, self.a.depth
         assert self.memory.keys is not None
-        mask = None
-        if key.extent % self.plan.block != 0:
-            start, end = self.e.index(first), self.e.index(key.extent)
-            mask = self.e.cached_mask(first, start, end, self.plan.lanes)
+        mask = self._key_mask(first)
         step = Iter("step.a", self.plan.depth // PAIR)
         with self.e.loop(step), self.e.scope({key.name: self.e.index(first)}):
             rows = []

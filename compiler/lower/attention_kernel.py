@@ -223,12 +223,7 @@ class AttentionSchedule:
             start: DimLike = square.dim * lanes
             if plan.depth % lanes:
                 start = minimum(start, plan.depth - lanes) if plan.depth > lanes else 0
-            lane = self._lane(self.a.depth, lanes, plan.depth)
-            rows = []
-            with self.e.scope({self.a.depth.name: self.e.index(start)}), self.e.vectorised(lane):
-                for i in range(lanes):
-                    with self._at_key(first + i):
-                        rows.append(self.e.eval_wide(self.a.right))
+            rows = self._key_rows(first, lanes, start, lanes)
             assert self.memory.keys is not None
             for i, row in enumerate(transposed(self.b, rows)[: plan.depth]):
                 at = self._key_at(start + i) + column
@@ -238,15 +233,30 @@ class AttentionSchedule:
         """Copy keys that lie as the panel does, or gather them."""
         key, depth = self.a.key, self.a.depth
         assert self.memory.keys is not None
-        mask = None
-        if key.extent % self.plan.block != 0:
-            start, end = self.e.index(first), self.e.index(key.extent)
-            mask = self.e.cached_mask(first, start, end, self.plan.lanes)
+        mask = self._key_mask(first)
         with self.e.loop(depth), self.e.scope({key.name: self.e.index(first)}):
             with self.e.vectorised(Lane(key.name, self.plan.lanes, mask)):
                 element = self.e.eval_wide(self.a.right)
             at = self._key_at(depth.dim) + column
             self.b.vstore(element, self.e.buffers[self.memory.keys], [self.e.index(at)])
+
+    def _key_rows(self, first: DimLike, count: int, start: DimLike, width: int) -> list[Value]:
+        """Of so many keys a vector each, from `start` on along their depth."""
+        rows = []
+        lane = self._lane(self.a.depth, width, self.plan.depth)
+        with self.e.scope({self.a.depth.name: self.e.index(start)}), self.e.vectorised(lane):
+            for i in range(count):
+                with self._at_key(first + i):
+                    rows.append(self.e.eval_wide(self.a.right))
+        return rows
+
+    def _key_mask(self, first: DimLike) -> Value | None:
+        """Which lanes from key `first` on are keys, where the last block is not whole."""
+        key = self.a.key
+        if key.extent % self.plan.block == 0:
+            return None
+        start, end = self.e.index(first), self.e.index(key.extent)
+        return self.e.cached_mask(first, start, end, self.plan.lanes)
 
     @contextmanager
     def _at_key(self, key: DimLike) -> Iterator[None]:
