@@ -26,6 +26,8 @@ MOST_ACCESSES = 1.5
 ACCUMULATORS = 4
 # Additions that are under way at once: two units of latency four.
 CHAINS = 8
+# Fewer columns leave most lanes of a vector empty where windows slide along rows.
+LEAST_COLUMNS = 4
 # Along an axis of a window; pictures are halved from 224 again and again.
 _SIZES = (1, 2, 4, 7, 8, 14, 16)
 # From so many rows on, rows alone make tasks; below, the vectorised loop is cut, too.

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from tfc.compiler.cost.choice import Candidate, Chooser, best_first
 from tfc.compiler.cost.machine import machine_of
-from tfc.compiler.cost.nest import CHAINS, MOST_STEP, RowTile, row_window_cycles
+from tfc.compiler.cost.nest import CHAINS, LEAST_COLUMNS, MOST_STEP, RowTile, row_window_cycles
 from tfc.compiler.lower.compose import Nest
 from tfc.compiler.lower.dependence import POSITIONS
 from tfc.compiler.lower.normal import reductions
@@ -25,8 +25,6 @@ from tfc.ir.dims import Dim, DimLike, coefficient, product, substitute, symbol, 
 
 # Stand for the element that a tap reads in a window's body, and for the finished fold.
 CELL, TOTAL = "cell", "total"
-# Fewer columns leave most lanes of a vector empty.
-LEAST_COLUMNS = 4
 # So many steps of a tile and columns of taps are unrolled; of more the columns are a loop.
 MOST_STEPS, MOST_COLUMNS = 768, 32
 MOST_OUTPUTS = 16

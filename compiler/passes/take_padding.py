@@ -6,6 +6,7 @@ would be one copy more.
 
 from __future__ import annotations
 
+from tfc.compiler.cost.nest import LEAST_COLUMNS
 from tfc.compiler.passes.fuse import HEAVY
 from tfc.compiler.passman import PassContext
 from tfc.compiler.rewrite import blocks_of
@@ -16,9 +17,8 @@ from tfc.ir.dims import Dim, symbol, symbols_of
 from tfc.ir.opdef import OPS
 from tfc.ir.types import F32
 
-# Axes of a window at most, and columns at least, of windows that slide along rows.
+# Axes of a window that slides along rows, at most.
 MOST_AXES = 2
-LEAST_COLUMNS = 4
 
 
 def take_padding(module: Module, context: PassContext) -> None:
